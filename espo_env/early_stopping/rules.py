@@ -1,0 +1,118 @@
+"""The stop rules: the paper's, and its ablations.
+
+Every rule gives a *score* and a *gate* for each slot; a response is stopped where ``score > beta * gate``. One
+tolerance ``beta`` and one controller so drive all rules to the same stop rate, which is what makes them comparable.
+
+============== ================================= ====================== ===========================================
+rule           score                             gate                   source
+============== ================================= ====================== ===========================================
+regret_value   ``z_t``                           ``max(V(s_t), floor)`` the paper
+regret_only    ``z_t``                           1                      ablation "regret-only stop"
+value_only     1                                 ``max(V(s_t), 1e-3)``  ablation "value-only stop": V below 1/beta
+random         ``log((t + 1) / E)``, E ~ Exp(1)  1                      ablation "random stop": hazard exp(-beta)
+never          ``z_t``                           infinity               plain PPO
+============== ================================= ====================== ===========================================
+
+The value-only rule needs no floor against a vanishing threshold: with the paper's floor of 0.2 and ``beta`` 7 it
+could never fire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+__all__ = ["STOP_RULES", "RuleInputs", "StopRule", "get_stop_rule", "register_stop_rule"]
+
+_VALUE_ONLY_FLOOR = 1e-3
+
+
+@dataclass(slots=True)
+class RuleInputs:
+    """What a stop rule may look at, for ``n`` slots; numpy arrays or torch tensors of shape (n,).
+
+    Attributes:
+        z: Smoothed normalised regret after this step.
+        values: ``V(s_t)``, before this step's token.
+        steps: Index ``t`` of this step within its response, float.
+        draws: One Exp(1) variate a response, drawn when the slot was reset.
+        value_floor: The floor ``eps`` of the value gate.
+    """
+
+    z: Any
+    values: Any
+    steps: Any
+    draws: Any
+    value_floor: float
+
+
+StopRule = Callable[[RuleInputs], tuple[Any, Any]]
+"""Maps :class:`RuleInputs` to ``(score, gate)``, each of shape (n,)."""
+
+
+def regret_value(x: RuleInputs) -> tuple[Any, Any]:
+    """The paper's rule: high expected return buys tolerance."""
+    return x.z, x.values.clip(min=x.value_floor)
+
+
+def regret_only(x: RuleInputs) -> tuple[Any, Any]:
+    """Regret against a constant."""
+    return x.z, x.values * 0 + 1
+
+
+def value_only(x: RuleInputs) -> tuple[Any, Any]:
+    """Stop where the critic expects less than ``1 / beta``, whatever was sampled."""
+    return x.z * 0 + 1, x.values.clip(min=_VALUE_ONLY_FLOOR)
+
+
+def random(x: RuleInputs) -> tuple[Any, Any]:
+    """A constant hazard of ``exp(-beta)`` a token: P(alive after t + 1 tokens) = exp(-(t + 1) * hazard).
+
+    One draw a response decides, so that a response stops at the same place whatever else is in the batch.
+    """
+    ratio = (x.steps + 1) / x.draws
+    return (np.log(ratio) if isinstance(ratio, np.ndarray) else ratio.log()), x.values * 0 + 1
+
+
+def never(x: RuleInputs) -> tuple[Any, Any]:
+    """Plain PPO. ``z`` is still computed, for the metrics."""
+    return x.z, x.values * 0 + float("inf")
+
+
+_rules: dict[str, StopRule] = {
+    "regret_value": regret_value,
+    "value_only": value_only,
+    "regret_only": regret_only,
+    "random": random,
+    "never": never,
+}
+STOP_RULES: Mapping[str, StopRule] = MappingProxyType(_rules)
+"""All registered rules by name; read-only, see :func:`register_stop_rule`."""
+
+
+def get_stop_rule(name: str) -> StopRule:
+    """The rule of that name.
+
+    Raises:
+        ValueError: If there is none; the message lists those there are.
+    """
+    if name not in _rules:
+        raise ValueError(f"expected a stop rule out of {sorted(_rules)}, got {name!r}")
+    return _rules[name]
+
+
+def register_stop_rule(name: str, rule: StopRule) -> None:
+    """Adds a rule of your own, so that ``rule=name`` works everywhere.
+
+    Rollout actors are other processes: register in a module that they import too.
+
+    Raises:
+        ValueError: If the name is taken by another rule.
+    """
+    if _rules.get(name, rule) is not rule:
+        raise ValueError(f"expected a new name for a stop rule, got {name!r}, which is taken")
+    _rules[name] = rule
