@@ -1,0 +1,173 @@
+"""From episodes to the tensors of an update. Responses stay whole everywhere.
+
+- :class:`SequenceBatch`: some whole sequences, as one forward pass takes them.
+- :class:`MicroBatches`, :class:`Minibatch`: the sequence batches whose gradients are accumulated into one step.
+- :class:`WholeEpisodeTrainingData`: what RLlib's LearnerGroup shards over its learners.
+- :func:`pack`: groups sequences under a token budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ray.rllib.core.learner.training_data import TrainingData
+from torch import Tensor
+
+from espo_algo.episodes import TokenEpisode
+
+__all__ = ["MicroBatches", "Minibatch", "SequenceBatch", "WholeEpisodeTrainingData", "pack"]
+
+
+@dataclass(slots=True)
+class SequenceBatch:
+    """``n`` prompts with their responses, padded on the right to the longest, ``L`` tokens.
+
+    What belongs to response tokens is flat, of length ``N`` (their number), in the order of the sequences: no loss
+    ever sees padding. Causal attention keeps padding on the right from being seen, so there is no attention mask.
+
+    Attributes:
+        input_ids: Shape (n, L), int64.
+        predicts: Shape (n, L), bool: this position's hidden state predicts a response token.
+        last: Shape (n,), int64: the position of each sequence's last token.
+        actions: Shape (N,), int64: the response tokens.
+        columns: Further columns of shape (N,), float32, e.g. ``advantages``.
+        entropy_gradient: Whether the entropy is part of the loss.
+    """
+
+    input_ids: Tensor
+    predicts: Tensor
+    last: Tensor
+    actions: Tensor
+    columns: dict[str, Tensor] = field(default_factory=dict)
+    entropy_gradient: bool = False
+
+    @classmethod
+    def from_episodes(
+        cls, episodes: Sequence[TokenEpisode], device: torch.device | str, **columns: Sequence[NDArray[np.float32]]
+    ) -> SequenceBatch:
+        """Pads and uploads.
+
+        Args:
+            episodes: The responses, n >= 1.
+            device: Where the tensors go.
+            columns: For each name the arrays of shape (T_i,), in the order of the episodes.
+        """
+        prompts = np.array([len(e.prompt_tokens) for e in episodes])
+        ends = prompts + np.array([len(e) for e in episodes])
+        input_ids = np.zeros((len(episodes), ends.max()), np.int64)
+        for row, episode in enumerate(episodes):
+            input_ids[row, : prompts[row]] = episode.prompt_tokens
+            input_ids[row, prompts[row] : ends[row]] = episode.response_tokens
+        position = np.arange(input_ids.shape[1])
+        predicts = (position >= prompts[:, None] - 1) & (position < ends[:, None] - 1)
+        actions = np.concatenate([e.response_tokens for e in episodes]).astype(np.int64)
+        return cls(
+            torch.from_numpy(input_ids).to(device),
+            torch.from_numpy(predicts).to(device),
+            torch.from_numpy(ends - 1).to(device),
+            torch.from_numpy(actions).to(device),
+            {name: torch.from_numpy(np.concatenate(column)).to(device) for name, column in columns.items()},
+        )
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+
+@dataclass(slots=True)
+class MicroBatches:
+    """Sequence batches that go through the model one after the other and share one optimiser step.
+
+    Its length is in tokens, because RLlib counts module steps with ``len``.
+    """
+
+    batches: list[SequenceBatch]
+
+    def __len__(self) -> int:
+        return sum(len(batch) for batch in self.batches)
+
+
+@dataclass(slots=True)
+class Minibatch:
+    """One optimiser step's data, with what RLlib's ``Learner.update`` asks of a ``MultiAgentBatch``.
+
+    Attributes:
+        policy_batches: ``{module_id: micro-batches}``.
+    """
+
+    policy_batches: dict[str, MicroBatches]
+
+    def env_steps(self) -> int:
+        """Number of response tokens."""
+        return sum(len(batches) for batches in self.policy_batches.values())
+
+
+def pack(lengths: NDArray[np.int64], max_tokens: int) -> list[NDArray[np.int64]]:
+    """Groups sequences of like length so that ``number * longest`` stays within a budget.
+
+    Args:
+        lengths: Tokens of each sequence, prompt included, shape (n,).
+        max_tokens: Budget of a group, padding included. A longer sequence gets a group of its own.
+
+    Returns:
+        Index arrays; every sequence stands in exactly one.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    groups = []
+    start = 0
+    while start < len(order):
+        # The first one of a group is its longest.
+        count = max(1, max_tokens // int(lengths[order[start]]))
+        groups.append(order[start : start + count])
+        start += count
+    return groups
+
+
+@dataclass
+class WholeEpisodeTrainingData(TrainingData):
+    """Training data that is dealt to learners response by response.
+
+    RLlib's own sharding cuts episodes to equal numbers of time steps, which would tear responses from their reward.
+    """
+
+    def shard(
+        self, num_shards: int, len_lookback_buffer: int | None = None, **kwargs: Any
+    ) -> list[tuple[TrainingData, dict[str, Any]]]:
+        """Deals the episodes so that learners get equal numbers (to one) and about equal tokens.
+
+        Args:
+            num_shards: Number of learners.
+            len_lookback_buffer: Not used; RLlib passes it.
+            kwargs: Those of ``LearnerGroup.update``.
+
+        Returns:
+            For each learner its data and ``{"num_total_minibatches": ...}``, the same for all: a learner that made
+            fewer steps would leave the others waiting for its gradients.
+
+        Raises:
+            ValueError: If there are fewer episodes than learners.
+        """
+        assert self.episodes is not None
+        if len(self.episodes) < num_shards:
+            raise ValueError(
+                f"expected at least one episode for each of {num_shards} learners, got {len(self.episodes)}"
+            )
+        longest_first = np.argsort([-(len(e.prompt_tokens) + len(e)) for e in self.episodes], kind="stable")
+        dealt: list[list[int]] = [[] for _ in range(num_shards)]
+        for start in range(0, len(longest_first), num_shards):
+            # Back and forth, so that no learner always gets the longest.
+            deal = range(num_shards) if (start // num_shards) % 2 == 0 else range(num_shards - 1, -1, -1)
+            for shard, index in zip(deal, longest_first[start : start + num_shards], strict=False):
+                dealt[shard].append(int(index))
+        # In the batch's own order, so that one learner sees what a local one would.
+        shards = [[self.episodes[index] for index in sorted(indices)] for indices in dealt]
+        size = kwargs["minibatch_size"] or len(self.episodes)
+        steps = min(-(-max(map(len, shards)) // size), min(map(len, shards)))
+        return [
+            (WholeEpisodeTrainingData(episodes=shard), {"num_total_minibatches": steps * kwargs["num_epochs"]})
+            for shard in shards
+        ]

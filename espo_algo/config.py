@@ -1,0 +1,480 @@
+"""The configuration of early-stopping PPO.
+
+- :class:`ESPOConfig`: RLlib's ``PPOConfig`` with sections for the language model, generation and early stopping.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.algorithms.ppo.ppo import PPOConfig
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from transformers import AutoConfig, PretrainedConfig
+
+from espo_algo.learner import ESPOLearner
+from espo_algo.model import CriticKind, LanguageModelWithCritic
+from espo_algo.regret_control import RegretControl, StatisticsStart
+from espo_algo.rl_module import LanguageModelRLModule
+from espo_algo.rollout.engine import Engine, SamplingSettings
+from espo_algo.rollout.env_runner import ESPOEnvRunner, make_vector_env
+from espo_env.early_stopping import (
+    DEFAULT_CLIP,
+    DEFAULT_DELTA,
+    CriticWarmup,
+    FailureDetector,
+    RegretStatistics,
+    ToleranceController,
+)
+from espo_env.token_mdp import TokenMDP
+
+__all__ = ["ESPOConfig"]
+
+EngineName = Literal["torch"]
+EvaluationStops = Literal["off", "mark", "stop"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class ESPOConfig(PPOConfig):
+    """Configures :class:`~espo_algo.espo.ESPO`.
+
+    Defaults are the paper's (arXiv 2605.29860) where it publishes them. Two units differ from RLlib's PPO:
+    ``train_batch_size_per_learner`` and ``minibatch_size`` count whole responses, not tokens. In tokens, a batch with
+    stops would be topped up with further responses, and stopping early would save nothing.
+
+    Example::
+
+        config = (
+            ESPOConfig()
+            .environment("espo_env/Arithmetic-v0")
+            .env_runners(num_env_runners=2, num_envs_per_env_runner=32)
+            .language_model(model="path/to/model")
+            .generation(max_new_tokens=64)
+            .early_stopping(beta="auto", target_stop_rate=0.2)
+            .training(lr=5e-5, train_batch_size_per_learner=96, minibatch_size=24)
+        )
+        algo = config.build_algo()
+    """
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        from espo_algo.espo import ESPO
+
+        super().__init__(algo_class=algo_class or ESPO)
+        # RLlib's fields.
+        self.env_runner_cls = ESPOEnvRunner
+        self.num_env_runners = 0
+        self.num_envs_per_env_runner = 32
+        # A rollout of a language model outlasts RLlib's 60 s; a sample that is dropped there is paid for all the same.
+        self.sample_timeout_s = None
+        self.evaluation_sample_timeout_s = 3600.0
+        self.evaluation_duration = 100
+        self.lr = 1e-6
+        self.gamma = 1.0
+        self.lambda_ = 1.0
+        self.train_batch_size_per_learner = 64
+        self.minibatch_size = 16
+        self.num_epochs = 1
+        self.clip_param = 0.2
+        self.vf_clip_param = 10.0
+        self.grad_clip = 1.0
+        self.use_kl_loss = False
+        # Runners keep nothing but weights, which ESPO sends itself.
+        self._dont_auto_sync_env_runner_states = True
+        # .language_model()
+        self.model_name: str | None = None
+        self.critic: CriticKind = "shared"
+        self.dtype: Dtype = "float32"
+        self.gradient_checkpointing = False
+        # .generation()
+        self.engine: EngineName = "torch"
+        self.max_new_tokens = 8192
+        self.rollouts_per_prompt = 1
+        self.temperature = 1.0
+        self.top_p = 1.0
+        self.top_k = 0
+        self.greedy = False
+        # .early_stopping()
+        self.rule = "regret_value"
+        self.fail_reward = -1.0
+        self.beta: float | Literal["auto"] = 7.0
+        self.beta_bounds = (0.05, 50.0)
+        self.target_stop_rate = 0.25
+        self.tolerance_rate = 0.1
+        self.tolerance_update: Literal["additive", "multiplicative"] = "additive"
+        self.smoothing = 0.9
+        self.value_floor = 0.2
+        self.regret_clip = DEFAULT_CLIP
+        self.regret_delta = DEFAULT_DELTA
+        self.statistics_momentum = 0.99
+        self.statistics_start: StatisticsStart = "first_batch"
+        self.warmup_loss_threshold = 0.5
+        self.warmup_patience = 3
+        self.warmup_change_threshold = 0.1
+        self.warmup_max_fraction = 0.1
+        self.warmup_min_explained_variance: float | None = None
+        self.planned_iterations: int | None = None
+        self.shadow_fraction = 0.0
+        self.stops_in_evaluation: EvaluationStops = "mark"
+        # .training()
+        self.critic_lr = 1e-5
+        self.weight_decay = 0.0
+        self.normalize_advantages = True
+        self.max_tokens_per_microbatch = 4096
+        self.importance_weight_cap: float | None = None
+        # .fault_tolerance()
+        self.max_empty_rounds = 3
+        self.weight_sync_timeout_s = 600.0
+
+    def language_model(
+        self,
+        *,
+        model: str | Path = NotProvided,
+        critic: CriticKind = NotProvided,
+        dtype: Dtype = NotProvided,
+        gradient_checkpointing: bool = NotProvided,
+    ) -> Self:
+        """Sets the policy and its critic.
+
+        Args:
+            model: Hugging Face folder or hub name of a decoder-only causal language model. On a cluster the folder
+                must be readable on every node.
+            critic: ``"shared"``: a value head on the policy's trunk. ``"separate"``: a trunk of its own, started from
+                the policy's; twice the memory and compute.
+            dtype: What engines keep their weights in and the learner computes in; its own weights stay float32.
+            gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more compute.
+        """
+        self._set(
+            model_name=str(model) if isinstance(model, Path) else model,
+            critic=critic,
+            dtype=dtype,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+        return self
+
+    def generation(
+        self,
+        *,
+        engine: EngineName = NotProvided,
+        max_new_tokens: int = NotProvided,
+        rollouts_per_prompt: int = NotProvided,
+        temperature: float = NotProvided,
+        top_p: float = NotProvided,
+        top_k: int = NotProvided,
+        greedy: bool = NotProvided,
+    ) -> Self:
+        """Sets how responses are written. The number of slots is ``num_envs_per_env_runner``.
+
+        Args:
+            engine: ``"torch"``, the embedded engine.
+            max_new_tokens: Horizon ``T_max`` of a response; 8192 in the paper.
+            rollouts_per_prompt: Responses to each problem in a batch; 8 in the paper.
+            temperature: Sampling temperature, in rollouts and in the loss alike; 1 in the paper.
+            top_p: Nucleus sampling. In evaluation only: in training it would bias PPO's ratio.
+            top_k: In evaluation only, as ``top_p``; 0 is off.
+            greedy: Take the likeliest token. In evaluation only.
+        """
+        self._set(
+            engine=engine,
+            max_new_tokens=max_new_tokens,
+            rollouts_per_prompt=rollouts_per_prompt,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            greedy=greedy,
+        )
+        return self
+
+    def early_stopping(
+        self,
+        *,
+        rule: str = NotProvided,
+        fail_reward: float = NotProvided,
+        beta: float | Literal["auto"] = NotProvided,
+        beta_bounds: tuple[float, float] = NotProvided,
+        target_stop_rate: float = NotProvided,
+        tolerance_rate: float = NotProvided,
+        tolerance_update: Literal["additive", "multiplicative"] = NotProvided,
+        smoothing: float = NotProvided,
+        value_floor: float = NotProvided,
+        regret_clip: float = NotProvided,
+        regret_delta: float = NotProvided,
+        statistics_momentum: float = NotProvided,
+        statistics_start: StatisticsStart = NotProvided,
+        warmup_loss_threshold: float = NotProvided,
+        warmup_patience: int = NotProvided,
+        warmup_change_threshold: float = NotProvided,
+        warmup_max_fraction: float = NotProvided,
+        warmup_min_explained_variance: float | None = NotProvided,
+        planned_iterations: int | None = NotProvided,
+        shadow_fraction: float = NotProvided,
+        stops_in_evaluation: EvaluationStops = NotProvided,
+    ) -> Self:
+        """Sets the failure detector and what adapts it between batches.
+
+        Args:
+            rule: ``"regret_value"`` (the paper), ``"regret_only"``, ``"value_only"``, ``"random"`` (its ablations),
+                ``"never"`` (plain PPO), or a rule of your own (``register_stop_rule``).
+            fail_reward: Reward of a stop; -1 in the paper. Beside 0 for a wrong answer that punishes a stop harder than
+                a full failure and pulls the value away from the probability of success.
+            beta: Tolerance to start from; 7 in the paper. It does not transfer to other scales: ``"auto"`` sets it from
+                the rollouts of the warm-up, so that it would have stopped ``target_stop_rate`` of them.
+            beta_bounds: Lowest and highest tolerance (not published).
+            target_stop_rate: What the controller aims at; 0.25 in the paper. Keep it below the failure rate: false
+                positives are at least ``1 - failure_rate / stop_rate``.
+            tolerance_rate: Gain of the controller; 0.1 in the paper.
+            tolerance_update: ``"additive"`` (the paper) or ``"multiplicative"``, which suits any scale of ``beta``;
+                a rate of 0.2 works with it.
+            smoothing: Weight of the old score; 0.9 in the paper.
+            value_floor: Floor of the value gate; 0.2 in the paper.
+            regret_clip: Bound of the normalised regret (not published).
+            regret_delta: Added to the variance (not published).
+            statistics_momentum: Momentum of mean and variance; 0.99 in the paper.
+            statistics_start: ``"first_batch"``: start from the first batch's moments; ``"zero_one"``: from mean 0 and
+                variance 1, whose scale is off for about 100 batches.
+            warmup_loss_threshold: Critic loss below which it counts as trained; 0.5 in the paper.
+            warmup_patience: For so many updates in a row; 3 in the paper.
+            warmup_change_threshold: Or this little change between two updates; 0.1 in the paper.
+            warmup_max_fraction: In any case after this share of ``planned_iterations``; 0.1 in the paper.
+            warmup_min_explained_variance: Ask for explained variance instead of loss. With 0/1 rewards the paper's test
+                is met before the critic knows anything.
+            planned_iterations: Training iterations planned; None where unknown.
+            shadow_fraction: Share of the training responses on which a stop is only marked: they measure the
+                false-positive rate while training.
+            stops_in_evaluation: In evaluation: ``"off"``, ``"mark"`` (measures false positives) or ``"stop"``.
+        """
+        arguments = dict(locals())
+        del arguments["self"]
+        self._set(**arguments)
+        return self
+
+    def training(
+        self,
+        *,
+        critic_lr: float | Sequence[Any] = NotProvided,
+        weight_decay: float = NotProvided,
+        normalize_advantages: bool = NotProvided,
+        max_tokens_per_microbatch: int = NotProvided,
+        importance_weight_cap: float | None = NotProvided,
+        **kwargs: Any,
+    ) -> Self:
+        """Sets the update.
+
+        Args:
+            critic_lr: Learning rate of value head and critic trunk, or a schedule; ``lr`` is the policy's.
+            weight_decay: AdamW's, for both.
+            normalize_advantages: Mean 0 and variance 1 over all tokens of all learners.
+            max_tokens_per_microbatch: Tokens, padding included, that go through the model at once; gradients are
+                accumulated over the micro-batches of a minibatch. What the memory of an update depends on.
+            importance_weight_cap: Weight each token's loss with ``min(pi_learner / pi_sampler, cap)``, which corrects
+                for an engine whose log-probabilities differ from the learner's; None is off.
+            kwargs: Those of ``PPOConfig.training``. ``train_batch_size_per_learner`` and ``minibatch_size`` count
+                responses.
+        """
+        super().training(**kwargs)
+        self._set(
+            critic_lr=critic_lr,
+            weight_decay=weight_decay,
+            normalize_advantages=normalize_advantages,
+            max_tokens_per_microbatch=max_tokens_per_microbatch,
+            importance_weight_cap=importance_weight_cap,
+        )
+        return self
+
+    def fault_tolerance(
+        self, *, max_empty_rounds: int = NotProvided, weight_sync_timeout_s: float = NotProvided, **kwargs: Any
+    ) -> Self:
+        """Sets what happens when runners fail.
+
+        Args:
+            max_empty_rounds: Rounds of sampling in a row that may bring nothing before an error is raised.
+            weight_sync_timeout_s: How long a runner may take to receive new weights.
+            kwargs: Those of ``AlgorithmConfig.fault_tolerance``.
+        """
+        super().fault_tolerance(**kwargs)
+        self._set(max_empty_rounds=max_empty_rounds, weight_sync_timeout_s=weight_sync_timeout_s)
+        return self
+
+    def _set(self, **arguments: Any) -> None:
+        for name, argument in arguments.items():
+            if argument is not NotProvided:
+                setattr(self, name, argument)
+
+    # --- checks -------------------------------------------------------------------------------------------------
+
+    def validate(self) -> None:
+        """Checks everything that can be checked without starting anything.
+
+        Raises:
+            ValueError: Naming what was expected, what came, and the section that mends it.
+        """
+        # First, so that the message speaks of responses.
+        if self.minibatch_size and self.minibatch_size > self.train_batch_size_per_learner:
+            self._value_error(
+                f"expected .training(minibatch_size) of at most train_batch_size_per_learner responses "
+                f"({self.train_batch_size_per_learner}), got {self.minibatch_size}"
+            )
+        super().validate()
+        for section, name, choices in (
+            ("language_model", "critic", CriticKind),
+            ("language_model", "dtype", Dtype),
+            ("generation", "engine", EngineName),
+            ("early_stopping", "stops_in_evaluation", EvaluationStops),
+            ("early_stopping", "statistics_start", StatisticsStart),
+        ):
+            if (got := getattr(self, name)) not in get_args(choices):
+                self._value_error(f"expected .{section}({name}) out of {list(get_args(choices))}, got {got!r}")
+        for section, name, low in (
+            ("generation", "max_new_tokens", 1),
+            ("generation", "rollouts_per_prompt", 1),
+            ("training", "max_tokens_per_microbatch", 1),
+            ("training", "importance_weight_cap", 1),
+            ("fault_tolerance", "max_empty_rounds", 1),
+        ):
+            if (got := getattr(self, name)) is not None and got < low:
+                self._value_error(f"expected .{section}({name}) >= {low}, got {got}")
+        if not 0.0 <= self.shadow_fraction <= 1.0:
+            self._value_error(f"expected .early_stopping(shadow_fraction) in [0, 1], got {self.shadow_fraction}")
+        if self.total_train_batch_size % self.rollouts_per_prompt:
+            self._value_error(
+                f"expected a train batch that .generation(rollouts_per_prompt={self.rollouts_per_prompt}) divides, "
+                f"got {self.total_train_batch_size} responses"
+            )
+        if not self.in_evaluation and (self.top_p, self.top_k, self.greedy) != (1.0, 0, False):
+            self._value_error(
+                f"expected top_p 1, top_k 0 and greedy False in training (they bias PPO's ratio; put them into "
+                f".evaluation(evaluation_config=...)), got {self.top_p}, {self.top_k} and {self.greedy}"
+            )
+        if self.grad_clip is not None and self.grad_clip_by != "global_norm":
+            self._value_error(f"expected .training(grad_clip_by='global_norm'), got {self.grad_clip_by!r}")
+        if self.env_config.get("max_new_tokens", self.max_new_tokens) != self.max_new_tokens:
+            self._value_error(
+                f"expected one horizon, got .generation(max_new_tokens={self.max_new_tokens}) and "
+                f"env_config['max_new_tokens']={self.env_config['max_new_tokens']}"
+            )
+        try:
+            _ = self.sampling, self.regret_control, FailureDetector(1, **self.detector_options)
+        except ValueError as error:
+            self._value_error(str(error))
+        if self.model_name is None:
+            self._value_error("expected .language_model(model=folder or hub name), got None")
+        elif _looks_like_folder(self.model_name) and not (Path(self.model_name) / "config.json").is_file():
+            self._value_error(f"expected a model folder with a config.json, got {self.model_name!r}")
+
+    def check_task(self) -> TokenMDP:
+        """Builds the environment once and holds it against the model. ``ESPO`` calls it before any actor starts.
+
+        Returns:
+            The environment's task and horizon.
+
+        Raises:
+            ValueError: If the model lacks tokens of the tokenizer, or prompt and response do not fit its context.
+        """
+        mdp: TokenMDP = make_vector_env(self).unwrapped.mdp
+        model = self.pretrained_config
+        if mdp.vocab_size > model.vocab_size:
+            self._value_error(
+                f"expected a model with at least the tokenizer's {mdp.vocab_size} tokens, "
+                f"got {self.model_name!r} with {model.vocab_size}"
+            )
+        context = getattr(model, "max_position_embeddings", None)
+        if context is not None and mdp.max_length > context:
+            self._value_error(
+                f"expected prompts and responses of at most {context} tokens (the context of {self.model_name!r}), got "
+                f"prompts of up to {mdp.task.max_prompt_tokens} and .generation(max_new_tokens={mdp.max_new_tokens})"
+            )
+        return mdp
+
+    # --- what the rest is built from ----------------------------------------------------------------------------
+
+    @property
+    def pretrained_config(self) -> PretrainedConfig:
+        """The language model's own configuration."""
+        return AutoConfig.from_pretrained(self.model_name)
+
+    @property
+    def sampling(self) -> SamplingSettings:
+        """How tokens are drawn."""
+        return SamplingSettings(self.temperature, self.top_p, self.top_k, self.greedy)
+
+    @property
+    def token_env_config(self) -> dict[str, Any]:
+        """``env_config`` with the horizon, and in evaluation with the split to measure on."""
+        split = {"split": "eval"} if self.in_evaluation else {}
+        return {**split, "max_new_tokens": self.max_new_tokens, **self.env_config}
+
+    @property
+    def regret_control(self) -> RegretControl:
+        """The state of early stopping at the start."""
+        low, high = self.beta_bounds
+        return RegretControl(
+            statistics=RegretStatistics(momentum=self.statistics_momentum),
+            controller=ToleranceController(
+                beta=min(max(7.0, low), high) if self.beta == "auto" else self.beta,
+                rate=self.tolerance_rate,
+                target=self.target_stop_rate,
+                bounds=(low, high),
+                update=self.tolerance_update,
+            ),
+            warmup=CriticWarmup(
+                loss_threshold=self.warmup_loss_threshold,
+                patience=self.warmup_patience,
+                change_threshold=self.warmup_change_threshold,
+                max_fraction=self.warmup_max_fraction,
+                total_steps=self.planned_iterations,
+                min_explained_variance=self.warmup_min_explained_variance,
+            ),
+            start=self.statistics_start,
+            calibrate=self.beta == "auto",
+        )
+
+    @property
+    def detector_options(self) -> dict[str, Any]:
+        """Rule and constants of the failure detector."""
+        return {
+            "rule": "never" if self.in_evaluation and self.stops_in_evaluation == "off" else self.rule,
+            "smoothing": self.smoothing,
+            "value_floor": self.value_floor,
+            "clip": self.regret_clip,
+            "delta": self.regret_delta,
+        }
+
+    def build_engine(self, model: LanguageModelWithCritic, mdp: TokenMDP) -> Engine:
+        """The configured engine, with a slot for each of the environment's."""
+        from espo_algo.rollout.torch_engine import TorchEngine
+
+        return TorchEngine(
+            model,
+            num_slots=self.num_envs_per_env_runner,
+            max_length=mdp.max_length,
+            eos_token_id=mdp.eos_token_id,
+            sampling=self.sampling,
+            **self.detector_options,
+        )
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """RLlib asks for it."""
+        return RLModuleSpec(module_class=LanguageModelRLModule)
+
+    def get_default_learner_class(self) -> type[ESPOLearner]:
+        """RLlib asks for it."""
+        return ESPOLearner
+
+    @property
+    def _model_config_auto_includes(self) -> dict[str, Any]:
+        # Not PPO's: its entries describe networks that RLlib would build.
+        return AlgorithmConfig._model_config_auto_includes.fget(self) | {
+            "model": self.model_name,
+            "critic": self.critic,
+            "dtype": self.dtype,
+            "gradient_checkpointing": self.gradient_checkpointing,
+            "temperature": self.temperature,
+            "regret_control": self.regret_control,
+        }
+
+
+def _looks_like_folder(name: str) -> bool:
+    """A hub name is ``name`` or ``owner/name``; everything else is meant as a path."""
+    return Path(name).exists() or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) is None or name.startswith((".", "~"))

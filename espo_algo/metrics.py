@@ -1,0 +1,127 @@
+"""What a batch of rollouts is worth knowing.
+
+- :func:`rollout_metrics`: numbers of one batch, from its episodes alone.
+- :func:`log_rollouts`: the same into RLlib's metrics, under RLlib's names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ray.rllib.utils.metrics import (
+    EPISODE_LEN_MAX,
+    EPISODE_LEN_MEAN,
+    EPISODE_LEN_MIN,
+    EPISODE_RETURN_MAX,
+    EPISODE_RETURN_MEAN,
+    EPISODE_RETURN_MIN,
+    NUM_ENV_STEPS_SAMPLED,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_EPISODES,
+    NUM_EPISODES_LIFETIME,
+)
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
+
+from espo_algo.episodes import TokenEpisode
+from espo_env.types import StopReason, Trajectory
+
+__all__ = ["log_rollouts", "rollout_metrics", "tokens_saved_estimate"]
+
+NAN = math.nan
+
+
+def rollout_metrics(episodes: Sequence[TokenEpisode]) -> dict[str, Any]:
+    """Metrics of one batch; NaN where there is nothing to measure.
+
+    Args:
+        episodes: All responses of the batch, lost ones included.
+
+    Returns:
+        - ``episode_return_*``, ``episode_len_*`` (tokens), ``accuracy`` (share of the finished responses that were
+          graded right; a stopped or cut one is not right), ``response_length/{mean,p90,max}``: over finished responses.
+        - ``stop_reason/*``: shares of all responses, sum 1.
+        - ``early_stopping/stop_rate``: share of finished responses that were stopped or marked;
+          ``mean_stop_position``: tokens written until then; ``tokens_generated``; ``tokens_saved_estimate``;
+          ``false_positive_rate``: share of marked responses that ran on and were right;
+          ``z``, ``regret``, ``threshold``: means over tokens.
+    """
+    finished = [e for e in episodes if e.is_trainable]
+    lengths = np.array([len(e) for e in finished])
+    returns = np.array([e.get_return() for e in finished])
+    marks = np.array([e.mark for e in finished if e.mark >= 0])
+    ran_on = [e for e in finished if e.mark >= 0 and e.stop_reason is not StopReason.REGRET]
+    reasons = Counter(e.stop_reason for e in episodes)
+    return {
+        EPISODE_RETURN_MEAN: _over(np.mean, returns),
+        EPISODE_RETURN_MIN: _over(np.min, returns),
+        EPISODE_RETURN_MAX: _over(np.max, returns),
+        EPISODE_LEN_MEAN: _over(np.mean, lengths),
+        EPISODE_LEN_MIN: _over(np.min, lengths),
+        EPISODE_LEN_MAX: _over(np.max, lengths),
+        "accuracy": _over(np.mean, np.array([e.correct is True for e in finished])),
+        "response_length": {
+            "mean": _over(np.mean, lengths),
+            "p90": _over(lambda x: np.percentile(x, 90), lengths),
+            "max": _over(np.max, lengths),
+        },
+        "stop_reason": {reason.value: reasons[reason] / max(len(episodes), 1) for reason in StopReason},
+        "early_stopping": {
+            "stop_rate": len(marks) / len(finished) if finished else NAN,
+            "mean_stop_position": _over(np.mean, marks + 1),
+            "tokens_generated": float(sum(len(e) for e in episodes)),
+            "tokens_saved_estimate": tokens_saved_estimate(finished),
+            "false_positive_rate": _over(np.mean, np.array([e.correct is True for e in ran_on])),
+            "z": _over(np.mean, _tokens(e.z for e in finished)),
+            "regret": _over(np.mean, _tokens(e.regrets for e in finished)),
+            "threshold": _over(np.mean, _tokens(e.thresholds for e in finished)),
+        },
+    }
+
+
+def tokens_saved_estimate(episodes: Sequence[Trajectory]) -> float:
+    """Tokens that the stopped responses would still have cost.
+
+    A response stopped after ``t`` tokens is compared with those of the batch that ended by themselves after more than
+    ``t``: their mean length less ``t``. Where there is none, nothing is counted. An estimate from below, because
+    failing responses tend to run longer than the ones that were let run.
+    """
+    natural = np.sort([len(e) for e in episodes if e.stop_reason is not StopReason.REGRET])
+    saved = 0.0
+    for episode in episodes:
+        if episode.stop_reason is StopReason.REGRET:
+            longer = natural[np.searchsorted(natural, len(episode), side="right") :]
+            saved += float(longer.mean()) - len(episode) if len(longer) else 0.0
+    return saved
+
+
+def log_rollouts(logger: MetricsLogger, episodes: Sequence[TokenEpisode], key: tuple[str, ...] = ()) -> None:
+    """Logs :func:`rollout_metrics` and the counters that RLlib needs.
+
+    Args:
+        logger: The algorithm's, or an evaluation runner's.
+        episodes: All responses of the batch, lost ones included.
+        key: Where, e.g. ``("env_runners",)``.
+    """
+    logger.log_dict(rollout_metrics(episodes), key=key, reduce="mean", window=1)
+    tokens = sum(len(e) for e in episodes)
+    lost = Counter(e.error or e.stop_reason.value for e in episodes if not e.is_trainable)
+    for name, count in ((NUM_ENV_STEPS_SAMPLED, tokens), (NUM_EPISODES, len(episodes))):
+        logger.log_value((*key, name), count, reduce="sum")
+    for name, count in ((NUM_ENV_STEPS_SAMPLED_LIFETIME, tokens), (NUM_EPISODES_LIFETIME, len(episodes))):
+        logger.log_value((*key, name), count, reduce="lifetime_sum")
+    logger.log_value((*key, "num_lost_episodes_lifetime"), sum(lost.values()), reduce="lifetime_sum")
+    for name, count in lost.items():
+        logger.log_value((*key, "lost_episodes", name), count, reduce="sum")
+
+
+def _over(function: Any, values: np.ndarray) -> float:
+    return float(function(values)) if len(values) else NAN
+
+
+def _tokens(columns: Any) -> np.ndarray:
+    columns = list(columns)
+    return np.concatenate(columns) if columns else np.zeros(0)

@@ -1,0 +1,141 @@
+"""What an engine is: the batched policy that writes responses.
+
+- :class:`GenerationRequest`: one prompt to answer.
+- :class:`SamplingSettings`: how tokens are drawn.
+- :class:`RegretState`: what the failure detector runs with during one batch.
+- :class:`Engine`: the protocol that every engine keeps.
+
+A loop over an engine::
+
+    engine.submit(requests)
+    while engine.num_unfinished:
+        for episode in engine.step():   # one token for every live slot
+            ...                         # finished; its slot is refilled before the next step
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from espo_algo.episodes import TokenEpisode
+from espo_env.early_stopping import RegretStatistics
+
+__all__ = ["Engine", "GenerationRequest", "RegretState", "SamplingSettings"]
+
+
+@dataclass(slots=True)
+class GenerationRequest:
+    """One prompt to answer.
+
+    Attributes:
+        request_id: Given back on the episode.
+        prompt_tokens: Shape (P,), P >= 1.
+        seed: Seed of this response's sampling; the tokens do not depend on what else is in the batch.
+        max_new_tokens: Horizon ``T_max``; a response of that length ends with ``StopReason.LENGTH``.
+        mark_only: Let the response run on where the detector fires, and write down the place (``Trajectory.mark``).
+    """
+
+    request_id: int
+    prompt_tokens: NDArray[np.int32]
+    seed: int
+    max_new_tokens: int
+    mark_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingSettings:
+    """How tokens are drawn.
+
+    Regrets and log-probabilities are those of the distribution that is sampled from. ``top_p`` and ``top_k`` bias the
+    ratio of PPO, so they are for evaluation only.
+
+    Attributes:
+        temperature: > 0.
+        top_p: Nucleus sampling, in (0, 1]; 1 is off.
+        top_k: Keep the k likeliest tokens; 0 is off.
+        greedy: Take the likeliest token; the others are ignored.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    greedy: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"expected temperature > 0 (greedy=True for the likeliest token), got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"expected top_p in (0, 1], got {self.top_p}")
+        if self.top_k < 0:
+            raise ValueError(f"expected top_k >= 0, got {self.top_k}")
+
+
+@dataclass(frozen=True, slots=True)
+class RegretState:
+    """What the failure detector runs with while one batch is collected; frozen, see algorithm step 2."""
+
+    statistics: RegretStatistics = field(default_factory=RegretStatistics)
+    beta: float = 7.0
+    enabled: bool = True
+
+
+class Engine(Protocol):
+    """A batched policy with the failure detector inside.
+
+    A stop is taken in the step that shows it: nothing is generated behind it, and the slot is refilled before the
+    next step. A response that ends by itself on a step (end-of-sequence token, horizon) is not stopped on that step.
+    """
+
+    num_slots: int
+    """How many responses are written at the same time."""
+
+    @property
+    def num_unfinished(self) -> int:
+        """Requests submitted and not finished yet, waiting ones included."""
+        ...
+
+    @property
+    def num_live(self) -> int:
+        """Slots in use after the last step's admissions."""
+        ...
+
+    def set_sampling(self, sampling: SamplingSettings) -> None:
+        """How tokens are drawn from now on. Only while nothing is unfinished."""
+        ...
+
+    def set_regret_state(self, state: RegretState) -> None:
+        """What the detector runs with from now on. Only while nothing is unfinished."""
+        ...
+
+    def weights_changed(self, version: int) -> None:
+        """Takes over the model's new weights, and stamps the episodes with their version.
+
+        Raises:
+            RuntimeError: If responses are unfinished: they would mix two policies.
+        """
+        ...
+
+    def submit(self, requests: Sequence[GenerationRequest]) -> None:
+        """Queues prompts; they are admitted in this order.
+
+        Raises:
+            ValueError: If a prompt is empty or does not fit the context.
+        """
+        ...
+
+    def step(self) -> list[TokenEpisode]:
+        """Admits what fits, writes one token for every live slot, gives back what has finished (rewards unset)."""
+        ...
+
+    def abort(self) -> list[TokenEpisode]:
+        """Gives up everything unfinished; the episodes end with ``StopReason.ABORT``."""
+        ...
+
+    def shutdown(self) -> None:
+        """Frees the engine's memory."""
+        ...
