@@ -26,4 +26,5 @@ __all__ = [
     "critical_betas",
     "get_stop_rule",
     "register_stop_rule",
+    "step_regret",
 ]

@@ -204,12 +204,12 @@ def calibrate_beta(critical: NDArray[np.float64], target: float, bounds: tuple[f
     if len(critical) == 0:
         raise ValueError("expected at least one recorded response to calibrate beta on, got 0")
     ordered = np.sort(critical)[::-1]
-    stopped = min(int(round(target * len(ordered))), len(ordered))
+    stopped = min(round(target * len(ordered)), len(ordered))
     # Half-way between the last one to stop and the first one to let go.
     if stopped == 0:
         beta = np.nextafter(ordered[0], np.inf)
-    elif stopped == len(ordered):
-        beta = np.nextafter(ordered[-1], -np.inf)
+    elif stopped == len(ordered) or not np.isfinite(ordered[stopped]):
+        beta = np.nextafter(ordered[stopped - 1], -np.inf)
     else:
         beta = (ordered[stopped - 1] + ordered[stopped]) / 2
     return float(np.clip(beta, *bounds))

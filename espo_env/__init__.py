@@ -1,0 +1,47 @@
+"""The Gymnasium side of early-stopping PPO: problems, token environments and the failure detector.
+
+Data flow::
+
+    Task ──problem──> TokenGenerationEnv ──observation──> policy
+      ^                      ^                              │ token, regret, value
+      └──response── grader   └──token── RegretTermination <─┘
+                                          FailureDetector: z > threshold?  -> terminated, fail_reward
+
+- ``types``: the glossary; :class:`StopReason`, :class:`PolicySignals`, :class:`Trajectory`
+- ``token_env``, ``token_vector_env``: :class:`TokenGenerationEnv` and :class:`TokenGenerationVectorEnv`
+- ``wrappers``: :class:`RegretTermination`, :class:`VectorRegretTermination`, :class:`RecordTrajectory`
+- ``early_stopping``: the failure detector, pure maths
+- ``tasks``, ``grading``: where problems come from, and the verdict on a response
+- ``rendering``: text and HTML views of responses
+
+Importing this package registers the ids of :data:`espo_env.registration.TASKS` with Gymnasium. It needs numpy,
+gymnasium and tokenizers only.
+"""
+
+from espo_env.early_stopping import RegretStatistics
+from espo_env.registration import register_envs
+from espo_env.rendering import render_ansi, render_html
+from espo_env.token_env import TokenGenerationEnv
+from espo_env.token_vector_env import Completed, TokenGenerationVectorEnv
+from espo_env.tokenizer import Tokenizer
+from espo_env.types import PolicySignals, StopReason, Trajectory
+from espo_env.wrappers import RecordTrajectory, RegretTermination, VectorRegretTermination
+
+__all__ = [
+    "Completed",
+    "PolicySignals",
+    "RecordTrajectory",
+    "RegretStatistics",
+    "RegretTermination",
+    "StopReason",
+    "TokenGenerationEnv",
+    "TokenGenerationVectorEnv",
+    "Tokenizer",
+    "Trajectory",
+    "VectorRegretTermination",
+    "register_envs",
+    "render_ansi",
+    "render_html",
+]
+
+register_envs()

@@ -1,0 +1,106 @@
+"""The Gymnasium ids of this package; importing ``espo_env`` registers them.
+
+- :func:`make_env`, :func:`make_vector_env`: the entry points behind every id.
+- :data:`TASKS`: id, task and horizon of each.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import gymnasium as gym
+
+from espo_env.tasks.base import Split, Task
+from espo_env.token_env import TokenGenerationEnv
+from espo_env.token_mdp import Horizon
+from espo_env.token_vector_env import AutoresetMode, TokenGenerationVectorEnv
+
+__all__ = ["TASKS", "make_env", "make_vector_env", "register_envs"]
+
+TASKS: dict[str, dict[str, Any]] = {
+    "espo_env/Arithmetic-v0": {"task": "espo_env.tasks.arithmetic:ArithmeticTask", "max_new_tokens": 48},
+    "espo_env/Walk-v0": {"task": "espo_env.tasks.walk:WalkTask", "max_new_tokens": 40},
+    "espo_env/Cycle-v0": {"task": "espo_env.tasks.walk:CycleTask", "max_new_tokens": 40},
+    "espo_env/ReasoningGym-v0": {
+        "task": "espo_env.tasks.reasoning_gym:ReasoningGymTask",
+        "generator": "chain_sum",
+        "max_new_tokens": 96,
+    },
+    "espo_env/Math-v0": {"task": "espo_env.tasks.math:MathTask", "max_new_tokens": 1024},
+    "espo_env/TokenGeneration-v0": {},
+}
+"""Id -> default keyword arguments. Further keyword arguments go to the task's class."""
+
+
+def make_env(
+    task: Task | str,
+    max_new_tokens: int,
+    split: Split = "train",
+    horizon: Horizon = "terminal",
+    render_mode: str | None = None,
+    **task_kwargs: Any,
+) -> TokenGenerationEnv:
+    """Builds an environment from a task, or from a task's class by name.
+
+    Args:
+        task: A task, or ``"module:Class"``.
+        max_new_tokens: Horizon of a response, in tokens.
+        split: ``"train"`` or ``"eval"``.
+        horizon: ``"terminal"`` or ``"truncation"``.
+        render_mode: ``"ansi"``, ``"html"`` or None.
+        **task_kwargs: Keyword arguments of the task's class.
+    """
+    return TokenGenerationEnv(
+        _make_task(task, task_kwargs),
+        max_new_tokens=max_new_tokens,
+        split=split,
+        horizon=horizon,
+        render_mode=render_mode,
+    )
+
+
+def make_vector_env(
+    task: Task | str,
+    max_new_tokens: int,
+    num_envs: int = 1,
+    split: Split = "train",
+    horizon: Horizon = "terminal",
+    autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+    render_mode: str | None = None,
+    copy: bool = True,
+    **task_kwargs: Any,
+) -> TokenGenerationVectorEnv:
+    """Builds a vector environment; like :func:`make_env`, see :class:`TokenGenerationVectorEnv` for the rest."""
+    return TokenGenerationVectorEnv(
+        _make_task(task, task_kwargs),
+        num_envs,
+        max_new_tokens=max_new_tokens,
+        split=split,
+        horizon=horizon,
+        autoreset_mode=autoreset_mode,
+        render_mode=render_mode,
+        copy=copy,
+    )
+
+
+def register_envs() -> None:
+    """Registers every id of :data:`TASKS` with Gymnasium."""
+    for env_id, kwargs in TASKS.items():
+        gym.register(
+            env_id,
+            entry_point=f"{__name__}:make_env",
+            vector_entry_point=f"{__name__}:make_vector_env",
+            kwargs=dict(kwargs),
+        )
+
+
+def _make_task(task: Task | str, kwargs: dict[str, Any]) -> Task:
+    if not isinstance(task, str):
+        if kwargs:
+            raise ValueError(f"expected no keyword arguments beside a task that is built already, got {sorted(kwargs)}")
+        return task
+    module, separator, name = task.partition(":")
+    if not separator:
+        raise ValueError(f"expected a task or 'module:Class', got {task!r}")
+    return getattr(importlib.import_module(module), name)(**kwargs)

@@ -1,0 +1,112 @@
+"""What a task is: problems, and the verdict on a response.
+
+- :class:`Problem`: one prompt with its reference answer and reference solution.
+- :class:`Task`: the base class; a new task is a page of code.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from espo_env.grading import Grade
+from espo_env.tokenizer import Tokenizer
+
+__all__ = ["Problem", "Split", "Task"]
+
+Split = Literal["train", "eval"]
+"""Problems to learn from and problems to measure on; the two never share one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One problem.
+
+    Attributes:
+        prompt: What the policy is shown.
+        answer: The reference answer, as the grader takes it.
+        solution: A reference response that the grader calls right (without the end-of-sequence token); what a
+            supervised warm-up learns from. Empty where there is none.
+        index: Its index in its split.
+        metadata: Whatever the task wants to keep.
+    """
+
+    prompt: str
+    answer: str
+    solution: str = ""
+    index: int = 0
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+class Task(ABC):
+    """A source of problems with a grader and a tokenizer. Subclasses are cheap to build and picklable.
+
+    Args:
+        tokenizer: Turns prompts into tokens and responses into text; its end-of-sequence token ends a response.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+
+    @abstractmethod
+    def num_problems(self, split: Split) -> int:
+        """How many problems the split has (very many, where they are generated)."""
+
+    @abstractmethod
+    def problem(self, index: int, split: Split = "train") -> Problem:
+        """Problem ``index`` of the split; the same one every time.
+
+        Raises:
+            IndexError: If the index is not in ``range(num_problems(split))``.
+        """
+
+    @abstractmethod
+    def grade(self, problem: Problem, response: str) -> Grade:
+        """The verdict on a response that ended by itself. Never raises because of what the response says."""
+
+    @property
+    @abstractmethod
+    def max_prompt_tokens(self) -> int:
+        """Upper bound of a prompt's length in tokens."""
+
+    def encode_prompt(self, problem: Problem) -> NDArray[np.int32]:
+        """The prompt's tokens, shape (P,)."""
+        return np.asarray(self.tokenizer.encode(problem.prompt), np.int32)
+
+    def encode_solution(self, problem: Problem) -> NDArray[np.int32]:
+        """The reference response's tokens, end-of-sequence token included, shape (T,)."""
+        return np.asarray([*self.tokenizer.encode(problem.solution), self.tokenizer.eos_token_id], np.int32)
+
+    def check_index(self, index: int, split: Split) -> None:
+        """Raises an IndexError that names the range, if the index is outside it."""
+        if not 0 <= index < self.num_problems(split):
+            raise IndexError(f"expected an index in [0, {self.num_problems(split)}) of split {split!r}, got {index}")
+
+    def validate(self, num: int = 100, split: Split = "train") -> None:
+        """Grades the task's own reference solutions, and checks their prompts' lengths.
+
+        Raises:
+            ValueError: If one is not graded as right, or a prompt is longer than ``max_prompt_tokens``.
+        """
+        for index in range(min(num, self.num_problems(split))):
+            problem = self.problem(index, split)
+            length = len(self.encode_prompt(problem))
+            if length > self.max_prompt_tokens:
+                raise ValueError(
+                    f"problem {index} of {split!r}: expected a prompt of at most {self.max_prompt_tokens} tokens, "
+                    f"got {length}"
+                )
+            if problem.solution:
+                # Through the tokens, as a policy's response comes.
+                text = self.tokenizer.decode(self.encode_solution(problem))
+                grade = self.grade(problem, text)
+                if not grade.correct:
+                    raise ValueError(
+                        f"problem {index} of {split!r}: expected its own solution {text!r} to be graded right "
+                        f"for the answer {problem.answer!r}, got {grade}"
+                    )

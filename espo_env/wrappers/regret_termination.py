@@ -1,0 +1,177 @@
+"""The failure detector around one environment.
+
+- :class:`RegretTermination`: ends an episode where the smoothed regret exceeds what the value allows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.error import ResetNeeded
+
+from espo_env.early_stopping import DEFAULT_CLIP, DEFAULT_DELTA, FailureDetector, RegretStatistics
+from espo_env.rendering import render
+from espo_env.token_env import TokenGenerationEnv
+from espo_env.token_mdp import RENDER_MODES
+from espo_env.types import StopReason, Trajectory
+from espo_env.wrappers.signals import SignalsFunction, StopDraws, check_signals, read_action
+
+__all__ = ["RegretTermination"]
+
+_SLOT = np.zeros(1, np.int64)
+
+
+class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
+    """Ends the episode where the failure detector fires: ``terminated``, ``fail_reward``, ``StopReason.REGRET``.
+
+    An action says what sampling the token has computed: ``{"token": 17, "regret": 0.7, "value": 0.4}``, or
+    :class:`~espo_env.types.PolicySignals`. With a ``signals`` callable it is a plain token, and the callable gives
+    ``(regret, value)`` for it. ``info`` has ``"regret"``, ``"value"``, ``"z"`` and ``"threshold"`` on every step, and
+    ``"stop_reason"`` at a stop. A step on which the episode ends by itself is never a stop: its answer is finished.
+
+    Args:
+        env: An environment with a ``Discrete`` action space.
+        fail_reward: Reward of the stopped transition; -1 in the paper, beside 0 for a wrong answer.
+        statistics: Frozen mean and variance that regrets are normalised with.
+        beta: Tolerance; 7.0 in the paper.
+        smoothing: Weight of the old ``z``; 0.9 in the paper.
+        value_floor: Floor of the value gate; 0.2 in the paper.
+        clip: Bound of the normalised regret (not published).
+        delta: Added to the variance (not published).
+        rule: Name of a stop rule, see :mod:`espo_env.early_stopping.rules`.
+        signals: Gives regret and value of an integer action. Actions with their signals are still taken.
+        enabled: False while the critic warms up: ``z`` is tracked, nothing is stopped.
+        seed: Seeds the ``random`` rule; so does the seed of :meth:`reset`.
+
+    Raises:
+        ValueError: If an argument is out of its range, the action space is not ``Discrete``, or the environment is
+            wrapped in :class:`RegretTermination` already.
+
+    Example:
+        >>> import espo_env
+        >>> env = RegretTermination(gym.make("espo_env/Arithmetic-v0"), beta=0.5)
+        >>> observation, info = env.reset(seed=0)
+        >>> _, reward, terminated, _, info = env.step({"token": 3, "regret": 9.0, "value": 0.1})
+        >>> reward, terminated, str(info["stop_reason"])
+        (-1.0, True, 'regret')
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        fail_reward: float = -1.0,
+        statistics: RegretStatistics | None = None,
+        beta: float = 7.0,
+        smoothing: float = 0.9,
+        value_floor: float = 0.2,
+        clip: float = DEFAULT_CLIP,
+        delta: float = DEFAULT_DELTA,
+        rule: str = "regret_value",
+        signals: SignalsFunction | None = None,
+        enabled: bool = True,
+        seed: int | None = None,
+    ) -> None:
+        gym.utils.RecordConstructorArgs.__init__(
+            self,
+            fail_reward=fail_reward,
+            statistics=statistics,
+            beta=beta,
+            smoothing=smoothing,
+            value_floor=value_floor,
+            clip=clip,
+            delta=delta,
+            rule=rule,
+            signals=signals,
+            enabled=enabled,
+            seed=seed,
+        )
+        gym.Wrapper.__init__(self, env)
+        layer: gym.Env[Any, Any] = env
+        while isinstance(layer, gym.Wrapper):
+            if isinstance(layer, RegretTermination):
+                raise ValueError(f"expected an environment without RegretTermination, got {env}")
+            layer = layer.env
+        if not isinstance(env.action_space, spaces.Discrete):
+            raise ValueError(f"expected an environment with a Discrete action space, got {env.action_space}")
+        if not np.isfinite(fail_reward):
+            raise ValueError(f"expected a finite fail_reward, got {fail_reward}")
+        self.fail_reward = float(fail_reward)
+        self.signals = signals
+        self.detector = FailureDetector(1, statistics, beta, smoothing, value_floor, clip, delta, enabled, rule)
+        if signals is None:
+            self.action_space = spaces.Dict(
+                {
+                    "token": env.action_space,
+                    "regret": spaces.Box(0.0, np.inf, (), np.float32),
+                    "value": spaces.Box(-np.inf, np.inf, (), np.float32),
+                }
+            )
+        self._draws = StopDraws(1, seed)
+        self._observation: Any = None
+        self._running = False
+        self._stopped = False
+        self._steps: list[tuple[float, float, float, float]] = []
+
+    def configure(self, statistics: RegretStatistics, beta: float, enabled: bool) -> None:
+        """Takes a new batch's statistics, tolerance and warm-up flag.
+
+        Call it between episodes: a decision may not see the future.
+        """
+        self.detector.configure(statistics, beta, enabled)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Starts a new episode with ``z`` at 0."""
+        self._running = False
+        self._observation, info = self.env.reset(seed=seed, options=options)
+        self._draws.reseed([seed], _SLOT)
+        self.detector.reset(_SLOT, self._draws.draw(_SLOT))
+        self._running, self._stopped = True, False
+        self._steps = []
+        return self._observation, info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Takes one step, and asks the detector about it.
+
+        Raises:
+            ResetNeeded: If there is no running episode.
+            ValueError: If regret or value are missing, or cannot be.
+        """
+        if not self._running:
+            raise ResetNeeded("expected reset() before step(): the episode has ended, or none was started")
+        signals = read_action(action, self.signals, self._observation, ())
+        regret, value = signals.regret.reshape(1), signals.value.reshape(1)
+        check_signals(regret, value)
+        observation, reward, terminated, truncated, info = self.env.step(signals.token)
+        verdict = self.detector.update(regret, value)
+        self._steps.append((float(regret[0]), float(value[0]), float(verdict.z[0]), float(verdict.threshold[0])))
+        info = {**info, **dict(zip(("regret", "value", "z", "threshold"), self._steps[-1], strict=True))}
+        if verdict.stop[0] and not (terminated or truncated):
+            reward, terminated, self._stopped = self.fail_reward, True, True
+            info["stop_reason"] = StopReason.REGRET
+        self._observation = observation
+        self._running = not (terminated or truncated)
+        return observation, float(reward), terminated, truncated, info
+
+    def trajectory(self) -> Trajectory:
+        """The episode as a record, with its signals; its stop reason is ABORT while it runs.
+
+        Raises:
+            AttributeError: If the wrapped environment has no trajectory to give.
+        """
+        trajectory: Trajectory = self.env.get_wrapper_attr("trajectory")()
+        columns = np.array(self._steps, np.float32).reshape(-1, 4).T
+        trajectory.regrets, trajectory.values, trajectory.z, trajectory.thresholds = columns
+        if self._stopped:
+            trajectory.stop_reason, trajectory.reward = StopReason.REGRET, self.fail_reward
+            trajectory.mark = len(trajectory) - 1
+        return trajectory
+
+    def render(self) -> Any:
+        """The wrapped environment's view, with regret, threshold and the place of the stop."""
+        unwrapped = self.unwrapped
+        if not isinstance(unwrapped, TokenGenerationEnv) or self.render_mode not in RENDER_MODES:
+            return self.env.render()
+        return render(self.render_mode, self.trajectory(), unwrapped.task.tokenizer, running=self._running)

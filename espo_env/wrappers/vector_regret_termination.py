@@ -1,0 +1,217 @@
+"""The failure detector around a vector of token environments.
+
+- :class:`VectorRegretTermination`: :class:`RegretTermination` for N slots in bulk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorWrapper
+from gymnasium.vector.utils import batch_space
+from numpy.typing import ArrayLike, NDArray
+
+from espo_env.early_stopping import DEFAULT_CLIP, DEFAULT_DELTA, FailureDetector, RegretStatistics
+from espo_env.rendering import render
+from espo_env.token_vector_env import Completed, TokenGenerationVectorEnv
+from espo_env.types import StopReason, Trajectory
+from espo_env.wrappers.signals import SignalsFunction, StopDraws, check_signals, read_action
+
+__all__ = ["VectorRegretTermination"]
+
+_COLUMNS = ("regret", "value", "z", "threshold")
+
+
+class VectorRegretTermination(VectorWrapper):
+    """Each slot behaves as if it was wrapped in :class:`~espo_env.wrappers.RegretTermination` by itself.
+
+    Actions are ``{"token": (N,), "regret": (N,), "value": (N,)}`` or :class:`~espo_env.types.PolicySignals` of
+    such arrays; with a ``signals`` callable also plain tokens of shape (N,). A stopped slot is reset as the
+    environment's ``autoreset_mode`` says; a partial reset clears these slots' ``z`` and no other's.
+
+    Args:
+        env: The token environment itself; put other wrappers outside.
+        fail_reward: Reward of the stopped transition; -1 in the paper, beside 0 for a wrong answer.
+        statistics: Frozen mean and variance that regrets are normalised with.
+        beta: Tolerance; 7.0 in the paper.
+        smoothing: Weight of the old ``z``; 0.9 in the paper.
+        value_floor: Floor of the value gate; 0.2 in the paper.
+        clip: Bound of the normalised regret (not published).
+        delta: Added to the variance (not published).
+        rule: Name of a stop rule, see :mod:`espo_env.early_stopping.rules`.
+        signals: Gives regrets and values, each of shape (N,), of integer actions.
+        enabled: False while the critic warms up: ``z`` is tracked, nothing is stopped.
+        seed: Seeds the ``random`` rule; so does the seed of :meth:`reset`.
+
+    Raises:
+        ValueError: If an argument is out of its range, or ``env`` is not a :class:`TokenGenerationVectorEnv`.
+    """
+
+    env: TokenGenerationVectorEnv
+
+    def __init__(
+        self,
+        env: TokenGenerationVectorEnv,
+        fail_reward: float = -1.0,
+        statistics: RegretStatistics | None = None,
+        beta: float = 7.0,
+        smoothing: float = 0.9,
+        value_floor: float = 0.2,
+        clip: float = DEFAULT_CLIP,
+        delta: float = DEFAULT_DELTA,
+        rule: str = "regret_value",
+        signals: SignalsFunction | None = None,
+        enabled: bool = True,
+        seed: int | None = None,
+    ) -> None:
+        if not isinstance(env, TokenGenerationVectorEnv):
+            raise ValueError(f"expected a TokenGenerationVectorEnv (put other wrappers outside), got {env}")
+        super().__init__(env)
+        if not np.isfinite(fail_reward):
+            raise ValueError(f"expected a finite fail_reward, got {fail_reward}")
+        self.fail_reward = float(fail_reward)
+        self.signals = signals
+        self.detector = FailureDetector(
+            env.num_envs, statistics, beta, smoothing, value_floor, clip, delta, enabled, rule
+        )
+        if signals is None:
+            self.single_action_space = spaces.Dict(
+                {
+                    "token": env.single_action_space,
+                    "regret": spaces.Box(0.0, np.inf, (), np.float32),
+                    "value": spaces.Box(-np.inf, np.inf, (), np.float32),
+                }
+            )
+            self.action_space = batch_space(self.single_action_space, env.num_envs)
+        self._draws = StopDraws(env.num_envs, seed)
+        self._observations: Any = None
+        # Signals of the running episodes, for render(): (column, slot, step).
+        self._history = np.zeros((len(_COLUMNS), env.num_envs, env.mdp.max_new_tokens), np.float32)
+        self._steps = np.zeros(env.num_envs, np.int64)
+
+    def configure(self, statistics: RegretStatistics, beta: float, enabled: bool) -> None:
+        """Takes a new batch's statistics, tolerance and warm-up flag.
+
+        Call it between episodes: a decision may not see the future.
+        """
+        self.detector.configure(statistics, beta, enabled)
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Starts new episodes with ``z`` at 0, in all slots or in those of ``options["reset_mask"]``."""
+        self._observations, infos = self.env.reset(seed=seed, options=options)
+        slots = np.flatnonzero(infos["_problem"])
+        if seed is not None:
+            self._draws.reseed(self.env.np_random_seed, slots)
+        self._clear(slots)
+        return self._observations, infos
+
+    def step(  # type: ignore[override]
+        self, actions: Any
+    ) -> tuple[Any, NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Takes one step in every slot, and asks the detector about it.
+
+        Raises:
+            ResetNeeded: If a slot has no running episode and is not reset by itself.
+            ValueError: If regrets or values are missing, or cannot be.
+        """
+        signals = read_action(actions, self.signals, self._observations, (self.num_envs,))
+        running = self.env.running
+        slots = np.flatnonzero(running)
+        regrets, values = signals.regret[slots], signals.value[slots]
+        check_signals(regrets, values)
+        observations, rewards, terminations, truncations, infos = self.env.step(signals.token)
+        if len(slots) < self.num_envs:  # the others were reset by this step
+            self._clear(np.flatnonzero(~running))
+        verdict = self.detector.update(regrets, values, slots)
+        columns = np.zeros((len(_COLUMNS), self.num_envs), np.float32)
+        columns[:, slots] = regrets, values, verdict.z, verdict.threshold
+        self._history[:, slots, self._steps[slots]] = columns[:, slots]
+        self._steps[slots] += 1
+
+        over = terminations | truncations
+        stopped = slots[verdict.stop & ~over[slots]]
+        rewards[stopped] = self.fail_reward
+        terminations[stopped] = True
+        if self.env.autoreset_mode is AutoresetMode.SAME_STEP:
+            ended = np.flatnonzero(over | terminations)
+            if len(ended):
+                observations, infos = self._same_step(observations, infos, columns, ended, stopped)
+            columns[:, ended] = 0.0
+            running[ended] = False
+        else:
+            self.env.end_episodes(stopped, StopReason.REGRET, self.fail_reward)
+            for slot in stopped:
+                infos = self._add_info(infos, {"stop_reason": StopReason.REGRET}, slot)
+        for name, column in zip(_COLUMNS, columns, strict=True):
+            infos[name], infos[f"_{name}"] = column, running.copy()
+        self._observations = observations
+        return observations, rewards, terminations, truncations, infos
+
+    def complete(
+        self,
+        slots: ArrayLike,
+        responses: Sequence[Sequence[int] | NDArray[np.integer]],
+        stop_reasons: Sequence[StopReason],
+    ) -> Completed:
+        """Plays whole responses into slots, see :meth:`TokenGenerationVectorEnv.complete`.
+
+        The caller's engine has asked the detector already; here a stopped response gets its ``fail_reward``.
+        """
+        out = self.env.complete(slots, responses, stop_reasons, self.fail_reward)
+        if self.env.autoreset_mode is AutoresetMode.SAME_STEP:
+            self._clear(np.asarray(slots, np.int64))
+        return out
+
+    def trajectory(self, slot: int) -> Trajectory:
+        """The slot's episode as a record; with its signals if all of its steps were taken one by one."""
+        trajectory = self.env.trajectory(slot)
+        if self._steps[slot] == len(trajectory):
+            columns = self._history[:, slot, : len(trajectory)].copy()
+            trajectory.regrets, trajectory.values, trajectory.z, trajectory.thresholds = columns
+        if trajectory.stop_reason is StopReason.REGRET:
+            trajectory.mark = len(trajectory) - 1
+        return trajectory
+
+    def render(self) -> tuple[str, ...] | None:  # type: ignore[override]
+        """Each slot's episode with regret, threshold and the place of the stop."""
+        mode = self.env.render_mode
+        if mode is None:
+            return None
+        tokenizer = self.env.task.tokenizer
+        running = self.env.running
+        return tuple(
+            render(mode, self.trajectory(slot), tokenizer, running=bool(running[slot])) for slot in range(self.num_envs)
+        )
+
+    def _clear(self, slots: NDArray[np.integer]) -> None:
+        self.detector.reset(slots, self._draws.draw(slots))
+        self._steps[slots] = 0
+
+    def _same_step(
+        self,
+        observations: Any,
+        infos: dict[str, Any],
+        columns: NDArray[np.float32],
+        ended: NDArray[np.integer],
+        stopped: NDArray[np.integer],
+    ) -> tuple[Any, dict[str, Any]]:
+        """Moves the signals of ended slots to ``final_info``, and resets those that the detector ended."""
+        for slot in ended:
+            final = {"final_info": dict(zip(_COLUMNS, columns[:, slot].tolist(), strict=True))}
+            infos = self._add_info(infos, final, slot)
+        if len(stopped):
+            for slot in stopped:
+                final_info = {"problem": infos["problem"][slot], "stop_reason": StopReason.REGRET}
+                final = {"final_obs": self.env.observation(slot), "final_info": final_info}
+                infos = self._add_info(infos, final, slot)
+            self.env.end_episodes(stopped, StopReason.REGRET, self.fail_reward)
+            mask = np.isin(np.arange(self.num_envs), stopped)
+            observations, posed = self.env.reset(options={"reset_mask": mask})
+            infos["problem"][stopped] = posed["problem"][stopped]
+        self._clear(ended)
+        return observations, infos

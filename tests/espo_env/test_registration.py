@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from letter_task import LetterTask
+
+import espo_env
+from espo_env import TokenGenerationEnv, TokenGenerationVectorEnv
+from espo_env.registration import TASKS
+
+ROOT = Path(espo_env.__file__).parents[1]
+WITH_TASK = sorted(env_id for env_id, kwargs in TASKS.items() if "task" in kwargs)
+
+
+def available(env_id):
+    if "ReasoningGym" in env_id:
+        pytest.importorskip("reasoning_gym")
+
+
+@pytest.mark.parametrize("env_id", WITH_TASK)
+def test_ids_build_environments_that_grade_their_own_solution(env_id):
+    available(env_id)
+    env = gym.make(env_id)
+    assert isinstance(env.unwrapped, TokenGenerationEnv)
+    for index in range(30):
+        _, info = env.reset(options={"index": index})
+        for token in env.unwrapped.task.encode_solution(info["problem"]):
+            _, reward, terminated, truncated, info = env.step(token)
+        assert (reward, terminated, truncated) == (1.0, True, False)
+
+
+@pytest.mark.parametrize("env_id", WITH_TASK)
+def test_ids_build_vector_environments(env_id):
+    available(env_id)
+    env = gym.make_vec(env_id, num_envs=3, vectorization_mode="vector_entry_point", split="eval")
+    assert isinstance(env, TokenGenerationVectorEnv)
+    assert env.mdp.split == "eval"
+    observation, _ = env.reset(seed=0)
+    single = gym.make(env_id, split="eval")
+    np.testing.assert_array_equal(observation["tokens"][2], single.reset(seed=2)[0]["tokens"])
+
+
+def test_options_of_environment_and_task_are_keyword_arguments():
+    env = gym.make(
+        "espo_env/Arithmetic-v0", max_terms=3, max_new_tokens=20, horizon="truncation", split="eval", render_mode="ansi"
+    ).unwrapped
+    assert env.task.max_terms == 3
+    assert (env.mdp.max_new_tokens, env.mdp.horizon, env.mdp.split, env.render_mode) == (
+        20,
+        "truncation",
+        "eval",
+        "ansi",
+    )
+
+
+@pytest.mark.parametrize("task", [LetterTask(), "letter_task:LetterTask"])
+def test_a_task_of_ones_own(task):
+    env = gym.make("espo_env/TokenGeneration-v0", task=task, max_new_tokens=3)
+    assert isinstance(env.unwrapped.task, LetterTask)
+    again = gym.make(pickle.loads(pickle.dumps(env.spec)))
+    assert again.unwrapped.task.problem(2) == env.unwrapped.task.problem(2)
+
+
+def test_a_task_by_name_takes_its_options():
+    options = {"task": "espo_env.tasks.walk:WalkTask", "max_new_tokens": 20}
+    assert gym.make("espo_env/TokenGeneration-v0", max_steps=4, **options).unwrapped.task.max_steps == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"task": "LetterTask"}, ValueError, "expected a task or 'module:Class', got 'LetterTask'"),
+        ({"task": LetterTask(), "seed": 3}, ValueError, r"beside a task that is built already, got \['seed'\]"),
+        ({"task": 3}, ValueError, "expected a Task, got 3"),
+        ({}, TypeError, "task"),
+    ],
+)
+def test_wrong_tasks_are_named(options, error, message):
+    with pytest.raises(error, match=message):
+        gym.make("espo_env/TokenGeneration-v0", max_new_tokens=3, **options)
+
+
+BARE = """
+import sys
+
+class Blocker:
+    blocked = {"torch", "ray", "transformers", "vllm", "sympy", "math_verify", "reasoning_gym", "matplotlib", "scipy"}
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.blocked:
+            raise ModuleNotFoundError(f"{name} is not installed here", name=name)
+
+sys.meta_path.insert(0, Blocker())
+import gymnasium as gym
+import espo_env
+from espo_env.early_stopping import FailureDetector
+
+env = espo_env.RegretTermination(gym.make("espo_env/Arithmetic-v0", render_mode="html"), beta=0.5)
+_, info = env.reset(seed=0)
+for token in env.unwrapped.task.encode_solution(info["problem"]):
+    _, reward, terminated, _, info = env.step({"token": token, "regret": 0.0, "value": 1.0})
+assert (reward, terminated) == (1.0, True), info
+assert "svg" in env.render()
+vector = espo_env.VectorRegretTermination(
+    gym.make_vec("espo_env/Walk-v0", num_envs=4, vectorization_mode="vector_entry_point")
+)
+vector.reset(seed=0)
+vector.step(vector.action_space.sample())
+print(sorted(name for name in sys.modules if name.partition(".")[0] in Blocker.blocked))
+"""
+
+
+def test_imports_and_plays_with_numpy_gymnasium_and_tokenizers_alone():
+    out = subprocess.run([sys.executable, "-c", BARE], capture_output=True, text=True, cwd=ROOT)
+    assert out.returncode == 0, out.stderr
+    assert out.stdout == "[]\n"
+
+
+def test_the_package_imports_none_of_the_heavy_ones_even_where_they_are_installed():
+    code = "import sys, espo_env; print([m for m in ('torch', 'ray', 'transformers', 'sympy') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert out.stdout == "[]\n"

@@ -1,0 +1,69 @@
+"""Fixtures for the algorithm: a tiny model for the coin task, and a configuration that trains it in a second."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from coin_task import CoinTask
+from transformers import AutoModelForCausalLM, Qwen2Config
+
+from espo_algo import ESPO, ESPOConfig
+
+
+@pytest.fixture(scope="session")
+def coin_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of an untrained Qwen2 with a few more tokens than the task's tokenizer, and tied embeddings."""
+    folder = tmp_path_factory.mktemp("coin_model")
+    tokenizer = CoinTask().tokenizer
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=tokenizer.vocab_size + 5,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def coin_config(coin_model: Path) -> Callable[..., ESPOConfig]:
+    """Builds configurations: 32 responses of up to 12 tokens a batch, two minibatches, seed 0."""
+
+    def build(env: str = "espo_env/TokenGeneration-v0", env_config: dict | None = None) -> ESPOConfig:
+        return (
+            ESPOConfig()
+            .environment(env, env_config={"task": "coin_task:CoinTask"} if env_config is None else env_config)
+            .env_runners(num_envs_per_env_runner=8)
+            .language_model(model=coin_model)
+            .generation(max_new_tokens=12)
+            .training(lr=1e-3, critic_lr=1e-3, train_batch_size_per_learner=32, minibatch_size=16)
+            .debugging(seed=0, log_level="ERROR")
+        )
+
+    return build
+
+
+def weights(algo: ESPO) -> dict[str, np.ndarray]:
+    """Copies of the learner's weights and regret state."""
+    state = algo.learner_group.get_state(components="learner/rl_module")["learner"]["rl_module"]["default_policy"]
+    return {name: np.array(array) for name, array in state.items()}
+
+
+def assert_same(left: dict[str, np.ndarray], right: dict[str, np.ndarray], **tolerance: float) -> None:
+    """Equal names and equal arrays: bit for bit, or within ``atol`` and ``rtol``."""
+    assert left.keys() == right.keys()
+    for name in left:
+        if tolerance:
+            np.testing.assert_allclose(left[name], right[name], err_msg=name, **tolerance)
+        else:
+            np.testing.assert_array_equal(left[name], right[name], err_msg=name)

@@ -1,0 +1,37 @@
+"""A task that an untrained model gets right about every other time, so that there is something to learn at once."""
+
+from espo_env.grading import Grade
+from espo_env.tasks.base import Problem, Task
+from espo_env.tokenizer import Tokenizer
+
+
+class CoinTask(Task):
+    """Right is a response whose first symbol is in the first half of the alphabet.
+
+    Args:
+        broken_prompts: Problem indices whose posing raises.
+        broken_grades: Problem indices whose grading raises.
+    """
+
+    def __init__(self, broken_prompts=(), broken_grades=()) -> None:
+        super().__init__(Tokenizer.from_symbols("abcdefghij"))
+        self.broken_prompts, self.broken_grades = set(broken_prompts), set(broken_grades)
+
+    def num_problems(self, split):
+        return 1000
+
+    @property
+    def max_prompt_tokens(self):
+        return 8
+
+    def problem(self, index, split="train"):
+        self.check_index(index, split)
+        if index in self.broken_prompts:
+            raise KeyError(f"problem {index} is broken")
+        digits = f"{index:03d}".translate(str.maketrans("0123456789", "abcdefghij"))
+        return Problem(prompt=digits[: 1 + index % 3], answer="a", solution="a", index=index)
+
+    def grade(self, problem, response):
+        if problem.index in self.broken_grades:
+            raise RuntimeError(f"grading problem {problem.index} is broken")
+        return Grade(response[:1] in tuple("abcde"), response[:1], "first symbol")
