@@ -35,7 +35,7 @@ __all__ = ["ESPOConfig"]
 
 EngineName = Literal["torch"]
 EvaluationStops = Literal["off", "mark", "stop"]
-Dtype = Literal["float32", "bfloat16", "float16"]
+Dtype = Literal["float32", "bfloat16"]
 
 
 class ESPOConfig(PPOConfig):
@@ -122,7 +122,7 @@ class ESPOConfig(PPOConfig):
         self.critic_lr = 1e-5
         self.weight_decay = 0.0
         self.normalize_advantages = True
-        self.max_tokens_per_microbatch = 4096
+        self.max_tokens_per_microbatch = 2048
         self.importance_weight_cap: float | None = None
         # .fault_tolerance()
         self.max_empty_rounds = 3

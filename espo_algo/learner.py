@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
 
 from espo_algo.advantages import generalized_advantages
@@ -29,6 +30,8 @@ from espo_algo.losses import clipped_policy_loss, clipped_value_loss, kl_estimat
 from espo_algo.rl_module import LanguageModelRLModule
 
 __all__ = ["ESPOLearner"]
+
+_COEFFICIENTS = "coefficients"
 
 Columnar = dict[str, list[np.ndarray]]
 """Columns of a batch: for each name one array of shape (T_i,) an episode."""
@@ -45,6 +48,7 @@ class ESPOLearner(PPOTorchLearner):
     def build(self) -> None:
         """Builds module and optimisers; no connector pipeline turns episodes into rows of time steps."""
         super().build()
+        self._timestep = 0
         self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64, device=self.device))
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
@@ -223,7 +227,7 @@ class ESPOLearner(PPOTorchLearner):
         if finite:
             for optimizer in self._optimizer_parameters:
                 optimizer.step()
-            self._sums["grad_norm"] += norm
+        self._sums["grad_norm"] += norm if finite else 0.0
         self._sums["steps"] += finite
         self._sums["skipped_steps"] += not finite
 
@@ -273,6 +277,7 @@ class ESPOLearner(PPOTorchLearner):
         means["grad_norm"] = sums["grad_norm"] / max(sums["steps"], 1)  # every rank adds the same
         means["skipped_steps"] = sums["skipped_steps"] / learners
         self.metrics.log_dict(means, key=DEFAULT_MODULE_ID, window=1)
+        self._timestep = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
         super().after_gradient_based_update(timesteps=timesteps)
 
     def _all_reduce(self, *numbers: float) -> tuple[float, ...]:
@@ -282,3 +287,27 @@ class ESPOLearner(PPOTorchLearner):
         tensor = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(tensor)
         return tuple(tensor.tolist())
+
+    # --- state --------------------------------------------------------------------------------------------------
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """RLlib's state, and what it leaves out: the adaptive KL coefficient and where the entropy schedule stands."""
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        if self._check_component(_COEFFICIENTS, components, not_components):
+            kl_coeff = float(self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID])
+            state[_COEFFICIENTS] = {"kl_coeff": kl_coeff, "timestep": self._timestep}
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes a state over."""
+        super().set_state(state)
+        if _COEFFICIENTS in state:
+            self._timestep = state[_COEFFICIENTS]["timestep"]
+            self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID].fill_(state[_COEFFICIENTS]["kl_coeff"])
+            self.entropy_coeff_schedulers_per_module[DEFAULT_MODULE_ID].update(timestep=self._timestep)

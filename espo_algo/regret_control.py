@@ -83,7 +83,9 @@ class RegretControl:
         explained = -math.inf if math.isnan(explained_variance) else explained_variance
         warmup = self.warmup.updated(critic_loss, step, explained)
         controller = self.controller
-        if self.warmup.done:
+        if detector.rule == "never":
+            pass  # there is no tolerance to set
+        elif self.warmup.done:
             controller = controller.updated(sum(e.mark >= 0 for e in episodes) / len(episodes))
         elif warmup.done and self.calibrate:
             detector.configure(statistics, controller.beta, enabled=True)

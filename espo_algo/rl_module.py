@@ -102,6 +102,7 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
                 )
                 logprobs.append(logprob)
                 entropies.append(entropy)
+        # Outside autocast: values stay float32, here as in the engines.
         rows = torch.arange(len(batch.last), device=batch.last.device)
         return {
             Columns.ACTION_LOGP: torch.cat(logprobs),

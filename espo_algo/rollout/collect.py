@@ -73,8 +73,12 @@ def collect(engine: Engine, env: VectorRegretTermination, plans: Sequence[Respon
             requests.append(
                 GenerationRequest(plan, prompt, plans[plan].seed, base.mdp.max_new_tokens, plans[plan].mark_only)
             )
-        engine.submit(requests)
-        done = engine.step()
+        try:
+            engine.submit(requests)
+            done = engine.step()
+        except BaseException:
+            engine.abort()  # or the next call would find it busy
+            raise
         slots = [slot_of.pop(episode.request_id) for episode in done]
         problems = base.problems
         outcome = env.complete(slots, [e.response_tokens for e in done], [e.stop_reason for e in done])

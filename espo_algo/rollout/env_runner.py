@@ -190,7 +190,8 @@ def make_vector_env(config: Any, worker_index: int = 0) -> VectorRegretTerminati
         create = _global_registry.get(ENV_CREATOR, config.env) if isinstance(config.env, str) else config.env
     env = create(EnvContext(kwargs, worker_index=worker_index))
     if isinstance(env, gym.Env) and isinstance(env.unwrapped, TokenGenerationEnv):
-        env = env.unwrapped.vectorize(slots, AutoresetMode.DISABLED)
+        # Views, not copies: the engine is given prompts, nobody keeps observations.
+        env = env.unwrapped.vectorize(slots, AutoresetMode.DISABLED, copy=False)
     if not isinstance(env, TokenGenerationVectorEnv):
         raise TypeError(f"expected a token environment (espo_env.TokenGenerationEnv or its vector form), got {env!r}")
     return VectorRegretTermination(env, fail_reward=config.fail_reward, rule=config.rule)
