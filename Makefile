@@ -14,7 +14,7 @@ install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints-cpu.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints-cpu.txt --editable '.[tasks,plots,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints-cpu.txt --editable '.[tasks,math,plots,dev]'
 	touch $@
 
 quickstart: install

@@ -1,0 +1,95 @@
+"""The part of grading that needs no parser and no other process.
+
+- :class:`Grade`: right or not, the answer that was found, and why.
+- :class:`Undecided`: what is left for a parser.
+- :func:`judge`: one or the other.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from espo_env.grading.extraction import MAX_ANSWER_CHARS, MAX_DEPTH, extract_answer, nesting_depth
+from espo_env.grading.normalise import key, tidy
+from espo_env.grading.numeric import Number, parse_number
+from espo_env.grading.symbolic import Equivalence, compare
+
+__all__ = ["Grade", "Kind", "Undecided", "judge"]
+
+Kind = Literal["numeric", "symbolic"]
+"""``"numeric"``: one number literal, exactly equal. ``"symbolic"``: any mathematical answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """A verdict.
+
+    Attributes:
+        correct: Whether the answer is right.
+        answer: The answer that was found in the response, None if there was none.
+        reason: One word on how the verdict came about. Right: ``"equal"``. Wrong: ``"different"``, ``"no_answer"``,
+            ``"too_long"``, ``"too_deep"`` (nested brackets), ``"not_a_number"``, ``"unevaluated"`` (an operation that
+            was left to do), ``"copied"`` (an expression out of the question), ``"unparsable"``. Undecided, and
+            counted as wrong: ``"timeout"``, ``"memory"``, ``"crash"``, ``"unparsable_reference"``.
+    """
+
+    correct: bool
+    answer: str | None
+    reason: str
+
+
+class Undecided(NamedTuple):
+    """An answer that only a parser can compare with the reference."""
+
+    answer: str
+    equivalence: Equivalence
+
+
+_EXPRESSION = re.compile(r"[-+*/^]|\\(?:frac|cdot|times|binom|sqrt)")
+
+
+def _compare_numbers(answer: str, gold: Number) -> str:
+    number = parse_number(answer)
+    if number is None:
+        return "not_a_number"
+    if number.value != gold.value:
+        return "different"
+    # A division that comes out even was copied from the question, not worked out; 2/4 for 1/2 is let through.
+    return "unevaluated" if number.division and not gold.division and number.value.denominator == 1 else "equal"
+
+
+def judge(response_text: str, reference: str, kind: Kind, question: str = "") -> Grade | Undecided:
+    """Grades as far as that goes without a parser.
+
+    Args:
+        response_text: What the policy wrote.
+        reference: The right answer.
+        kind: How to compare.
+        question: The problem, so that an expression copied out of it does not pass for its answer.
+
+    Raises:
+        ValueError: If the kind is unknown, the reference is empty, or not a number where one is needed.
+    """
+    if kind not in ("numeric", "symbolic"):
+        raise ValueError(f"expected kind 'numeric' or 'symbolic', got {kind!r}")
+    gold = parse_number(reference) if kind == "numeric" else None
+    if kind == "numeric" and gold is None:
+        raise ValueError(f"expected a number as the reference of a numeric grade, got {reference!r}")
+    if not reference.strip():
+        raise ValueError(f"expected a reference answer, got {reference!r}")
+    answer = extract_answer(response_text)
+    if answer is None:
+        return Grade(False, None, "no_answer")
+    if len(answer) > MAX_ANSWER_CHARS:
+        return Grade(False, answer[:MAX_ANSWER_CHARS], "too_long")
+    if nesting_depth(answer) > MAX_DEPTH:
+        return Grade(False, answer, "too_deep")
+    outcome = compare(answer, reference) if gold is None else _compare_numbers(answer, gold)
+    if isinstance(outcome, Equivalence):
+        written = key(tidy(answer))
+        if not (question and _EXPRESSION.search(written) and written in key(tidy(question))):
+            return Undecided(answer, outcome)
+        outcome = "copied"
+    return Grade(outcome == "equal", answer, outcome)
