@@ -1,0 +1,97 @@
+"""Drawing tokens from logits, and the randomness of a request.
+
+- :func:`draw`: one token a row, its log-probability and its step regret.
+- :class:`Drawn`: what it gives.
+- :func:`request_noise`: all of a response's random numbers, from its seed alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from espo_algo.rollout.engine import SamplingSettings
+from espo_env.early_stopping import step_regret
+
+__all__ = ["Drawn", "draw", "request_noise"]
+
+
+@dataclass(slots=True)
+class Drawn:
+    """One token a row; tensors of shape (n,)."""
+
+    tokens: Tensor
+    """int64."""
+    logprobs: Tensor
+    """float32, nats, under the distribution that was sampled from."""
+    regrets: Tensor
+    """float32, nats, >= 0."""
+
+
+def request_noise(seed: int, count: int) -> tuple[NDArray[np.float32], float]:
+    """All random numbers of one response.
+
+    Args:
+        seed: The request's seed, >= 0.
+        count: Most tokens that it can have.
+
+    Returns:
+        Uniforms in [0, 1), shape (count,), one a token; and the Exp(1) variate of the ``random`` stop rule, from a
+        stream of its own, so that it depends on no horizon.
+    """
+    uniforms = np.random.default_rng([seed, 0]).random(count, dtype=np.float32)
+    return uniforms, float(np.random.default_rng([seed, 1]).exponential())
+
+
+def draw(logits: Tensor, uniforms: Tensor, sampling: SamplingSettings) -> Drawn:
+    """Draws by the inverse of the cumulative distribution.
+
+    One buffer of the logits' size is allocated; ``logits`` itself is used up.
+
+    Args:
+        logits: Shape (n, V), float32. Overwritten.
+        uniforms: In [0, 1), shape (n,). Not looked at by greedy decoding.
+        sampling: How to draw. Greedy decoding reports log-probabilities at temperature 1.
+
+    Returns:
+        The tokens. A token of probability zero is never drawn.
+    """
+    if sampling.greedy:
+        best, tokens = logits.max(dim=-1, keepdim=True)
+        totals = logits.sub_(best).exp_().sum(dim=-1)
+        return Drawn(tokens[:, 0], -totals.log(), torch.zeros_like(totals))
+    if sampling.temperature != 1.0:
+        logits.div_(sampling.temperature)
+    if sampling.top_k:
+        _keep_top_k(logits, sampling.top_k)
+    if sampling.top_p < 1.0:
+        _keep_top_p(logits, sampling.top_p)
+    weights = (logits - logits.amax(dim=-1, keepdim=True)).exp_()
+    cumulative = torch.cumsum(weights, dim=-1, out=weights)
+    totals = cumulative[:, -1:].clone()
+    # Strictly below the total, so that rounding cannot lead behind the last token with weight; and right=True goes
+    # past every token that adds nothing.
+    targets = torch.minimum(uniforms[:, None] * totals, totals.nextafter(torch.zeros_like(totals)))
+    tokens = torch.searchsorted(cumulative, targets, right=True)[:, 0]
+    regrets = step_regret(logits, tokens)
+    # log(w / total), where log(w) = -regret: the best token's weight is 1.
+    return Drawn(tokens, -regrets - totals[:, 0].log(), regrets)
+
+
+def _keep_top_k(logits: Tensor, k: int) -> None:
+    if k < logits.shape[-1]:
+        smallest = logits.topk(k, dim=-1).values[:, -1:]
+        logits.masked_fill_(logits < smallest, -torch.inf)
+
+
+def _keep_top_p(logits: Tensor, p: float) -> None:
+    """Keeps the likeliest tokens until their probability reaches ``p``: the smallest such set, ties included."""
+    ordered = logits.sort(dim=-1, descending=True).values
+    before = ordered.softmax(dim=-1).cumsum(dim=-1).roll(1, dims=-1)
+    before[:, 0] = 0.0
+    kept = (before < p).sum(dim=-1, keepdim=True)
+    logits.masked_fill_(logits < ordered.gather(-1, kept - 1), -torch.inf)

@@ -1,0 +1,165 @@
+"""What the embedded engine knows of the responses it is writing.
+
+- :class:`ResponseSlots`: one response a slot, on the host and on the device.
+
+Step ``t`` of a response is written to column ``prompt_length - 1 + t``: where the token stands that it was sampled
+behind. One position a slot so leads to its column in the cache, in the uniforms and in the trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from espo_algo.episodes import TokenEpisode
+from espo_algo.rollout.engine import GenerationRequest
+from espo_algo.rollout.sampling import Drawn, request_noise
+from espo_env.early_stopping import Verdict
+from espo_env.types import StopReason
+
+__all__ = ["ResponseSlots"]
+
+
+class ResponseSlots:
+    """Columns of ``num_slots`` rows; the first ``count`` slots are those in use.
+
+    Args:
+        num_slots: Responses at the same time.
+        max_length: Most tokens of a prompt and its response.
+        device: Where the sampling runs.
+    """
+
+    def __init__(self, num_slots: int, max_length: int, device: torch.device) -> None:
+        self.requests: list[GenerationRequest] = []
+        """The request of each slot in use."""
+        # Host. Lengths and ends count prompt and response; unpacking gives views of the rows.
+        self._host = np.zeros((5, num_slots), np.int64)
+        self.prompt_length, self.length, self._end, self._mark, self._mark_only = self._host
+        # Device.
+        self._rows = torch.arange(num_slots, device=device)
+        self._positions = torch.zeros(num_slots, dtype=torch.long, device=device)
+        self._inputs = torch.zeros(num_slots, dtype=torch.long, device=device)
+        self._uniforms = torch.zeros(num_slots, max_length, device=device)
+        self._tokens = torch.zeros(num_slots, max_length, dtype=torch.int32, device=device)
+        self._trace = torch.zeros(5, num_slots, max_length, device=device)
+
+    @property
+    def positions(self) -> Tensor:
+        """Position of each slot's input token, shape (count,)."""
+        return self._positions[: len(self.requests)]
+
+    @property
+    def inputs(self) -> Tensor:
+        """The token that each slot's next one is sampled behind, shape (count,)."""
+        return self._inputs[: len(self.requests)]
+
+    @property
+    def uniforms(self) -> Tensor:
+        """This step's uniforms, shape (count,)."""
+        return self._uniforms[self._rows[: len(self.requests)], self.positions]
+
+    def start(self, slots: list[int]) -> NDArray[np.float32]:
+        """Sets up the responses to new :attr:`requests` of these slots.
+
+        Returns:
+            Their Exp(1) variates for the detector, shape (len(slots),).
+        """
+        requests = [self.requests[slot] for slot in slots]
+        lengths = np.array([len(request.prompt_tokens) for request in requests])
+        horizons = np.array([request.max_new_tokens for request in requests])
+        marks_only = [request.mark_only for request in requests]
+        self._host[:, slots] = [lengths, lengths, lengths + horizons, np.full_like(lengths, -1), marks_only]
+        uniforms = np.zeros((len(slots), (lengths + horizons).max() - 1), np.float32)
+        draws = np.zeros(len(slots), np.float32)
+        for row, request in enumerate(requests):
+            noise, draws[row] = request_noise(request.seed, request.max_new_tokens)
+            uniforms[row, lengths[row] - 1 : lengths[row] - 1 + len(noise)] = noise
+        index = self._on_device(slots)
+        self._uniforms[index, : uniforms.shape[1]] = self._on_device(uniforms)
+        self._positions[index] = self._on_device(lengths - 1)
+        self._inputs[index] = self._on_device([int(request.prompt_tokens[-1]) for request in requests])
+        return draws
+
+    def move(self, source: int, target: int) -> None:
+        """Copies a response to another slot."""
+        self.requests[target] = self.requests[source]
+        self._host[:, target] = self._host[:, source]
+        for column in (self._positions, self._inputs, self._uniforms, self._tokens):
+            column[target] = column[source]
+        self._trace[:, target] = self._trace[:, source]
+
+    def write(self, drawn: Drawn, values: Tensor, verdict: Verdict) -> None:
+        """Writes a token and its trace to every slot in use, on the device."""
+        positions = self.positions
+        rows = self._rows[: len(positions)]
+        columns = (drawn.logprobs, drawn.regrets, values, verdict.z, verdict.threshold)
+        self._trace[:, rows, positions] = torch.stack(columns)
+        self._tokens[rows, positions] = drawn.tokens.int()
+        self.inputs.copy_(drawn.tokens)
+        positions += 1
+
+    def judge(
+        self, at_end_token: NDArray[np.bool_], fired: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], list[StopReason]]:
+        """Counts the token just written; says which responses have ended with it, and marks where the detector fired.
+
+        Args:
+            at_end_token: Whether the token is the end-of-sequence token, shape (count,).
+            fired: Whether the detector would stop here, shape (count,). A natural end wins over it.
+
+        Returns:
+            The slots of the responses that have ended, ascending, and why.
+        """
+        used = slice(0, len(self.requests))
+        length, mark = self.length[used], self._mark[used]
+        length += 1
+        natural = at_end_token | (length >= self._end[used])
+        fired = fired & ~natural
+        first = fired & (mark < 0)
+        mark[first] = (length - self.prompt_length[used] - 1)[first]
+        stopped = fired & (self._mark_only[used] == 0)
+        ended = np.flatnonzero(natural | stopped)
+        reasons = [
+            StopReason.EOS if at_end_token[row] else StopReason.REGRET if stopped[row] else StopReason.LENGTH
+            for row in ended
+        ]
+        return ended, reasons
+
+    def episodes(
+        self, slots: NDArray[np.int64], reasons: Sequence[StopReason], weights_version: int
+    ) -> list[TokenEpisode]:
+        """Copies responses to the host, all in one go."""
+        if not len(slots):
+            return []
+        index, width = self._on_device(slots), int(self.length[slots].max())
+        tokens = self._tokens[index, :width].cpu().numpy()
+        trace = self._trace[:, index, :width].cpu().numpy()
+        episodes = []
+        for row, (slot, reason) in enumerate(zip(slots, reasons, strict=True)):
+            request = self.requests[slot]
+            written = slice(self.prompt_length[slot] - 1, self.length[slot] - 1)
+            logprobs, regrets, values, z, thresholds = trace[:, row, written].copy()
+            episodes.append(
+                TokenEpisode(
+                    prompt_tokens=request.prompt_tokens,
+                    response_tokens=tokens[row, written].copy(),
+                    stop_reason=reason,
+                    logprobs=logprobs,
+                    regrets=regrets,
+                    values=values,
+                    z=z,
+                    thresholds=thresholds,
+                    mark=int(self._mark[slot]),
+                    request_id=request.request_id,
+                    seed=request.seed,
+                    weights_version=weights_version,
+                )
+            )
+        return episodes
+
+    def _on_device(self, numbers: NDArray | list[int]) -> Tensor:
+        return torch.as_tensor(numbers, device=self._rows.device)

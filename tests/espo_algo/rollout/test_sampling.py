@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from espo_algo.rollout.engine import SamplingSettings
+from espo_algo.rollout.sampling import draw, request_noise
+
+LOGITS = [[1.0, 3.0, 2.0, -1.0], [0.0, 0.0, 0.0, 5.0]]
+
+
+def slow_draw(logits: list[float], uniform: float, temperature: float, kept: set[int]) -> tuple[int, float, float]:
+    """Token, log-probability and regret of one row, in float64 and one token at a time."""
+    weights = [np.exp(x / temperature) if i in kept else 0.0 for i, x in enumerate(logits)]
+    total, below = sum(weights), 0.0
+    token = -1
+    while below <= uniform * total:
+        token += 1
+        below += weights[token]
+    regret = max(logits[i] for i in kept) / temperature - logits[token] / temperature
+    return token, float(np.log(weights[token] / total)), regret
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=12),
+    st.floats(0, 1, exclude_max=True, width=32),
+    st.sampled_from([0.5, 1.0, 1.7]),
+)
+def test_a_token_its_logprob_and_its_regret_match_a_loop(logits, uniform, temperature):
+    drawn = draw(torch.tensor([logits]), torch.tensor([uniform]), SamplingSettings(temperature=temperature))
+    token, logprob, regret = slow_draw(logits, uniform, temperature, set(range(len(logits))))
+    if int(drawn.tokens) != token:  # the uniform stands on the border of two tokens
+        cumulative = np.cumsum(np.exp(np.array(logits) / temperature - max(logits) / temperature))
+        assert np.abs(cumulative / cumulative[-1] - uniform).min() < 1e-5
+        return
+    assert float(drawn.logprobs) == pytest.approx(logprob, abs=2e-5)
+    assert float(drawn.regrets) == pytest.approx(regret, abs=2e-5)
+
+
+def test_frequencies_are_the_probabilities():
+    count = 40_000
+    uniforms = torch.from_numpy(request_noise(0, count)[0])
+    drawn = draw(torch.tensor(LOGITS[:1]).repeat(count, 1), uniforms, SamplingSettings(temperature=2.0))
+    expected = torch.tensor(LOGITS[0]).div(2.0).softmax(-1)
+    found = torch.bincount(drawn.tokens, minlength=4) / count
+    torch.testing.assert_close(found, expected, atol=0.01, rtol=0)
+
+
+def test_greedy_takes_the_likeliest_without_regret_at_temperature_one():
+    drawn = draw(torch.tensor(LOGITS), torch.zeros(2), SamplingSettings(greedy=True, temperature=0.3))
+    assert drawn.tokens.tolist() == [1, 3]
+    torch.testing.assert_close(drawn.logprobs, torch.tensor(LOGITS).log_softmax(-1)[[0, 1], [1, 3]])
+    assert drawn.regrets.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, float(np.nextafter(np.float32(1), np.float32(0)))])
+def test_a_token_of_probability_zero_is_never_drawn(uniform):
+    impossible = -torch.inf
+    logits = torch.tensor([[impossible, 0.0, impossible, 0.1, impossible], [impossible] * 4 + [0.0]])
+    drawn = draw(logits, torch.full((2,), uniform), SamplingSettings())
+    assert drawn.tokens[0] in (1, 3)
+    assert drawn.tokens[1] == 4
+    assert drawn.logprobs.isfinite().all()
+
+
+def test_the_last_uniform_stays_inside_a_large_vocabulary():
+    torch.manual_seed(0)
+    largest = torch.full((64,), float(np.nextafter(np.float32(1), np.float32(0))))
+    drawn = draw(torch.randn(64, 5000), largest, SamplingSettings())
+    assert drawn.tokens.max() < 5000
+
+
+@pytest.mark.parametrize(
+    ("sampling", "kept"),
+    [
+        (SamplingSettings(top_k=2), {1, 2}),
+        (SamplingSettings(top_k=9), {0, 1, 2, 3}),
+        # Probabilities of the first row: .090 / .660 / .243 / .012 (tokens 0 to 3, rounded), in order 1, 2, 0, 3.
+        (SamplingSettings(top_p=0.6), {1}),
+        (SamplingSettings(top_p=0.7), {1, 2}),
+        (SamplingSettings(top_p=0.95), {0, 1, 2}),
+        (SamplingSettings(top_p=0.95, top_k=2), {1, 2}),
+    ],
+)
+def test_top_k_and_top_p_keep_the_likeliest_and_renormalise(sampling, kept):
+    uniforms = np.linspace(0, 0.999, 40).astype(np.float32)
+    drawn = draw(torch.tensor(LOGITS[:1]).repeat(40, 1), torch.from_numpy(uniforms), sampling)
+    assert set(drawn.tokens.tolist()) == kept
+    for row, uniform in enumerate(uniforms):
+        token, logprob, regret = slow_draw(LOGITS[0], float(uniform), 1.0, kept)
+        assert int(drawn.tokens[row]) == token
+        assert float(drawn.logprobs[row]) == pytest.approx(logprob, abs=1e-5)
+        assert float(drawn.regrets[row]) == pytest.approx(regret, abs=1e-5)
+
+
+def test_noise_depends_on_the_seed_alone():
+    uniforms, exponential = request_noise(7, 20)
+    longer, same_exponential = request_noise(7, 50)
+    np.testing.assert_array_equal(longer[:20], uniforms)
+    assert exponential == same_exponential > 0
+    assert uniforms.min() >= 0
+    assert uniforms.max() < 1
+    assert not np.array_equal(request_noise(8, 20)[0], uniforms)
