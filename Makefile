@@ -37,4 +37,4 @@ bench: install
 	for bench in tests/benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache runs
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache quickstart_output

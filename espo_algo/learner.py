@@ -305,7 +305,8 @@ class ESPOLearner(PPOTorchLearner):
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes a state over."""
+        """Takes a state over, also one that is older than what the learner has."""
+        self._weights_seq_no = 0  # or RLlib would keep newer weights beside the older optimiser
         super().set_state(state)
         if _COEFFICIENTS in state:
             self._timestep = state[_COEFFICIENTS]["timestep"]

@@ -1,0 +1,80 @@
+"""What all tests share: one thread, no hub, a tiny language model with its configuration, one Ray."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from espo_algo import ESPOConfig
+
+# Before torch, transformers or ray are imported: each reads these once.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["RAY_AUTH_MODE"] = "disabled"
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer Qwen2 with the arithmetic task's tokenizer; its embedding has three rows too many."""
+    import torch
+    from transformers import AutoModelForCausalLM, Qwen2Config
+
+    from espo_env.tasks import ArithmeticTask
+
+    tokenizer = ArithmeticTask().tokenizer
+    config = Qwen2Config(
+        vocab_size=tokenizer.vocab_size + 3,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        tie_word_embeddings=True,
+        # Wide enough for token probabilities that differ.
+        initializer_range=0.2,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def config(model_folder: Path) -> ESPOConfig:
+    """A small configuration that is right; tests change what they are about."""
+    from espo_algo import ESPOConfig
+
+    return (
+        ESPOConfig()
+        .environment("espo_env/Arithmetic-v0", env_config={"max_terms": 2, "max_digits": 1})
+        .env_runners(num_envs_per_env_runner=4)
+        .language_model(model=model_folder)
+        .generation(max_new_tokens=12)
+        .training(lr=1e-3, critic_lr=1e-3, train_batch_size_per_learner=8, minibatch_size=8)
+        .debugging(seed=0, log_level="ERROR")
+    )
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """The one Ray of a test run; eight logical CPUs, so that any small algorithm finds room."""
+    import ray
+
+    ray.init(
+        num_cpus=8,
+        include_dashboard=False,
+        logging_level="ERROR",
+        # Workers find the tests' own tasks, as pytest does by its setting `pythonpath`.
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent / "support")}},
+    )
+    yield
+    ray.shutdown()

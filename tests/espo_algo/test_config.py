@@ -1,0 +1,345 @@
+from __future__ import annotations
+
+import inspect
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from ray.rllib.algorithms.ppo.ppo import PPOConfig
+
+from espo_algo import ESPO, ESPOConfig
+from espo_algo.rollout.env_runner import ESPOEnvRunner, make_vector_env
+
+OWN_KEYS = set(vars(ESPOConfig())) - set(vars(PPOConfig()))
+SECTIONS = ("language_model", "generation", "early_stopping", "training", "fault_tolerance")
+
+
+# --- sections -------------------------------------------------------------------------------------------------------
+
+
+def own_arguments(section: str) -> list[str]:
+    parameters = inspect.signature(getattr(ESPOConfig, section)).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
+def changed_keys(before: ESPOConfig, after: ESPOConfig) -> set[str]:
+    return {name for name in vars(after) if vars(after)[name] != vars(before)[name]}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_section_without_arguments_changes_nothing(section: str) -> None:
+    config = ESPOConfig()
+    assert getattr(config, section)() is config
+    assert not changed_keys(ESPOConfig(), config)
+
+
+def test_each_argument_of_a_section_sets_one_key_and_together_they_set_all() -> None:
+    reached: list[str] = []
+    for section in SECTIONS:
+        for argument in own_arguments(section):
+            config = ESPOConfig()
+            value = object()
+            assert getattr(config, section)(**{argument: value}) is config
+            (key,) = changed_keys(ESPOConfig(), config)
+            assert vars(config)[key] is value
+            reached.append(key)
+    assert len(set(reached)) == len(reached)
+    assert set(reached) == OWN_KEYS
+
+
+def test_none_and_false_are_values() -> None:
+    config = ESPOConfig().early_stopping(planned_iterations=30).training(normalize_advantages=False)
+    config.early_stopping(planned_iterations=None)
+    assert config.planned_iterations is None
+    assert config.normalize_advantages is False
+
+
+def test_a_model_may_be_given_as_a_path(tmp_path: Path) -> None:
+    assert ESPOConfig().language_model(model=tmp_path).model_name == str(tmp_path)
+
+
+def test_rllibs_own_arguments_pass_through() -> None:
+    config = ESPOConfig().training(lr=0.5, clip_param=0.3).fault_tolerance(restart_failed_env_runners=False)
+    assert (config.lr, config.clip_param, config.restart_failed_env_runners) == (0.5, 0.3, False)
+
+
+def test_defaults_are_the_papers_where_it_publishes_them() -> None:
+    config = ESPOConfig()
+    paper = {
+        "lr": 1e-6,
+        "gamma": 1.0,
+        "train_batch_size_per_learner": 64,
+        "max_new_tokens": 8192,
+        "fail_reward": -1.0,
+        "beta": 7.0,
+        "target_stop_rate": 0.25,
+        "tolerance_rate": 0.1,
+        "smoothing": 0.9,
+        "value_floor": 0.2,
+        "statistics_momentum": 0.99,
+        "warmup_loss_threshold": 0.5,
+        "warmup_patience": 3,
+        "warmup_change_threshold": 0.1,
+        "warmup_max_fraction": 0.1,
+    }
+    assert {name: getattr(config, name) for name in paper} == paper
+    # A rollout outlasts RLlib's minute, and would be dropped.
+    assert config.sample_timeout_s is None
+
+
+# --- every key is read ----------------------------------------------------------------------------------------------
+
+
+class RecordingConfig(ESPOConfig):
+    """Writes down which of its keys are read, other than to be checked or set."""
+
+    reads: ClassVar[set[str]] = set()
+    recording: ClassVar[bool] = False
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        super().__init__(algo_class)
+        self.read_by_nobody = True
+
+    def __getattribute__(self, name: str) -> Any:
+        if RecordingConfig.recording:
+            RecordingConfig.reads.add(name)
+        return super().__getattribute__(name)
+
+    def validate(self) -> None:
+        recording, RecordingConfig.recording = RecordingConfig.recording, False
+        super().validate()
+        RecordingConfig.recording = recording
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_every_key_is_read_by_what_is_built_and_run(config: ESPOConfig) -> None:
+    recording = RecordingConfig()
+    for name, value in vars(config).items():
+        setattr(recording, name, value)
+    recording.early_stopping(stops_in_evaluation="off").evaluation(evaluation_interval=1, evaluation_duration=2)
+    RecordingConfig.reads.clear()
+    RecordingConfig.recording = True
+    try:
+        algo = recording.build_algo()
+        algo.train()
+        algo.stop()
+    finally:
+        RecordingConfig.recording = False
+    # What is for vLLM alone has the next test to itself.
+    assert (OWN_KEYS | {"read_by_nobody"}) - RecordingConfig.reads == {"read_by_nobody", "engine_options"}
+
+
+def test_vllm_is_given_its_options(config: ESPOConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    mdp = config.check_task()
+    monkeypatch.setattr("espo_algo.rollout.vllm_engine.VLLMEngine", lambda model, **options: options)
+    config.generation(engine="vllm", engine_options={"enforce_eager": True}).env_runners(num_env_runners=1)
+    config.validate()
+    options = config.build_engine(None, mdp)
+    assert options["options"] == {"enforce_eager": True}
+    assert (options["num_slots"], options["rule"]) == (4, "regret_value")
+
+
+CHANGES: dict[str, tuple[Any, Callable[[ESPOConfig], Any]]] = {
+    "model": ("other", lambda c: c._model_config_auto_includes["model"]),
+    "critic": ("separate", lambda c: c._model_config_auto_includes["critic"]),
+    "dtype": ("bfloat16", lambda c: c._model_config_auto_includes["dtype"]),
+    "gradient_checkpointing": (True, lambda c: c._model_config_auto_includes["gradient_checkpointing"]),
+    "max_new_tokens": (9, lambda c: make_vector_env(c).unwrapped.mdp.max_new_tokens),
+    "temperature": (0.5, lambda c: c.sampling.temperature),
+    "top_p": (0.5, lambda c: c.sampling.top_p),
+    "top_k": (3, lambda c: c.sampling.top_k),
+    "greedy": (True, lambda c: c.sampling.greedy),
+    "rule": ("never", lambda c: c.detector_options["rule"]),
+    "fail_reward": (-0.5, lambda c: make_vector_env(c).fail_reward),
+    "beta": (3.0, lambda c: c.regret_control.controller.beta),
+    "beta_bounds": ((1.0, 9.0), lambda c: c.regret_control.controller.bounds),
+    "target_stop_rate": (0.1, lambda c: c.regret_control.controller.target),
+    "tolerance_rate": (0.3, lambda c: c.regret_control.controller.rate),
+    "tolerance_update": ("multiplicative", lambda c: c.regret_control.controller.update),
+    "smoothing": (0.5, lambda c: c.detector_options["smoothing"]),
+    "value_floor": (0.1, lambda c: c.detector_options["value_floor"]),
+    "regret_clip": (3.0, lambda c: c.detector_options["clip"]),
+    "regret_delta": (0.1, lambda c: c.detector_options["delta"]),
+    "statistics_momentum": (0.5, lambda c: c.regret_control.statistics.momentum),
+    "statistics_start": ("zero_one", lambda c: c.regret_control.start),
+    "warmup_loss_threshold": (0.1, lambda c: c.regret_control.warmup.loss_threshold),
+    "warmup_patience": (5, lambda c: c.regret_control.warmup.patience),
+    "warmup_change_threshold": (0.2, lambda c: c.regret_control.warmup.change_threshold),
+    "warmup_max_fraction": (0.3, lambda c: c.regret_control.warmup.max_fraction),
+    "warmup_min_explained_variance": (0.2, lambda c: c.regret_control.warmup.min_explained_variance),
+    "planned_iterations": (30, lambda c: c.regret_control.warmup.total_steps),
+}
+
+
+@pytest.mark.parametrize("argument", CHANGES)
+def test_a_key_reaches_what_it_is_for(config: ESPOConfig, argument: str) -> None:
+    value, observed = CHANGES[argument]
+    assert observed(config) != value
+    (section,) = (section for section in SECTIONS if argument in own_arguments(section))
+    getattr(config, section)(**{argument: value})
+    assert observed(config) == value
+
+
+def test_auto_beta_calibrates_from_a_tolerance_within_the_bounds(config: ESPOConfig) -> None:
+    assert not config.regret_control.calibrate
+    control = config.early_stopping(beta="auto", beta_bounds=(0.1, 2.0)).regret_control
+    assert control.calibrate
+    assert control.controller.beta == 2.0
+
+
+@pytest.mark.parametrize(("stops", "rule"), [("off", "never"), ("mark", "regret_only"), ("stop", "regret_only")])
+def test_stops_can_be_off_in_evaluation(config: ESPOConfig, stops: str, rule: str) -> None:
+    config.early_stopping(rule="regret_only", stops_in_evaluation=stops)
+    assert config.detector_options["rule"] == "regret_only"
+    config.in_evaluation = True
+    assert config.detector_options["rule"] == rule
+
+
+def test_evaluation_measures_on_the_other_split(config: ESPOConfig) -> None:
+    assert make_vector_env(config).unwrapped.mdp.split == "train"
+    config.in_evaluation = True
+    assert make_vector_env(config).unwrapped.mdp.split == "eval"
+    config.environment(env_config={"split": "train"})
+    assert make_vector_env(config).unwrapped.mdp.split == "train"
+
+
+# --- what is wrong is said before anything starts -------------------------------------------------------------------
+
+
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    ("training", {"minibatch_size": 9}, r"minibatch_size\) of at most .* responses \(8\), got 9"),
+    ("training", {"max_tokens_per_microbatch": 0}, r"max_tokens_per_microbatch\) >= 1, got 0"),
+    ("training", {"importance_weight_cap": 0.5}, r"importance_weight_cap\) >= 1, got 0.5"),
+    ("training", {"grad_clip_by": "value"}, r"grad_clip_by='global_norm'\), got 'value'"),
+    ("language_model", {"critic": "none"}, r"\['shared', 'separate'\], got 'none'"),
+    ("language_model", {"dtype": "float8"}, r"\['float32', 'bfloat16'\], got 'float8'"),
+    ("language_model", {"model": "/no/such/folder"}, r"a config.json, got '/no/such/folder'"),
+    ("language_model", {"model": "./folder"}, r"a config.json, got './folder'"),
+    ("language_model", {"model": None}, r"language_model\(model=folder or hub name\), got None"),
+    ("generation", {"engine": "abacus"}, r"engine\) out of \['torch'.*\], got 'abacus'"),
+    ("generation", {"engine_options": {"seed": 1}}, r"engine_options\) with engine='vllm' only, got {'seed': 1}"),
+    ("generation", {"engine": "vllm"}, r"env_runners\(num_env_runners\) >= 1 with engine='vllm', .*, got 0"),
+    ("generation", {"max_new_tokens": 0}, r"max_new_tokens\) >= 1, got 0"),
+    ("generation", {"rollouts_per_prompt": 3}, r"rollouts_per_prompt=3\) divides, got 8"),
+    ("generation", {"temperature": 0.0}, r"temperature > 0 .*, got 0.0"),
+    ("generation", {"top_p": 0.9}, r"top_p 1, .* in training .*, got 0.9, 0 and False"),
+    ("generation", {"top_k": 5}, r"top_k 0 .* in training .*, got 1.0, 5 and False"),
+    ("generation", {"greedy": True}, r"greedy False in training .*, got 1.0, 0 and True"),
+    ("early_stopping", {"rule": "vibes"}, r"\['never', .*'value_only'\], got 'vibes'"),
+    ("early_stopping", {"target_stop_rate": 1.5}, r"in \[0, 1\], got 1.5"),
+    ("early_stopping", {"target_stop_rate": -0.1}, r"in \[0, 1\], got -0.1"),
+    ("early_stopping", {"beta": 60.0}, r"beta within bounds \(0.05, 50.0\), got 60.0"),
+    ("early_stopping", {"beta_bounds": (3.0, 2.0)}, r"low <= high, got \(3.0, 2.0\)"),
+    ("early_stopping", {"tolerance_rate": -1.0}, r"rate >= 0, got -1.0"),
+    ("early_stopping", {"tolerance_update": "geometric"}, r"'additive' or 'multiplicative', got 'geometric'"),
+    ("early_stopping", {"smoothing": 1.0}, r"smoothing in \[0, 1\), got 1.0"),
+    ("early_stopping", {"value_floor": 0.0}, r"value_floor > 0, got 0.0"),
+    ("early_stopping", {"regret_clip": -1.0}, r"clip > 0, got -1.0"),
+    ("early_stopping", {"regret_delta": 0.0}, r"delta > 0, got 0.0"),
+    ("early_stopping", {"statistics_momentum": 1.1}, r"momentum in \[0, 1\], got 1.1"),
+    ("early_stopping", {"statistics_start": "warm"}, r"\['first_batch', 'zero_one'\], got 'warm'"),
+    ("early_stopping", {"warmup_patience": 0}, r"patience >= 1, got 0"),
+    ("early_stopping", {"warmup_max_fraction": 2.0}, r"max_fraction in \[0, 1\], got 2.0"),
+    ("early_stopping", {"warmup_min_explained_variance": 2.0}, r"min_explained_variance <= 1, got 2.0"),
+    ("early_stopping", {"planned_iterations": 0}, r"total_steps >= 1 or None, got 0"),
+    ("early_stopping", {"shadow_fraction": 1.5}, r"shadow_fraction\) in \[0, 1\], got 1.5"),
+    ("early_stopping", {"stops_in_evaluation": "count"}, r"\['off', 'mark', 'stop'\], got 'count'"),
+    ("fault_tolerance", {"max_empty_rounds": 0}, r"max_empty_rounds\) >= 1, got 0"),
+    (
+        "environment",
+        {"env_config": {"max_new_tokens": 5}},
+        r"max_new_tokens=12\) and\s+env_config\['max_new_tokens'\]=5",
+    ),
+]
+
+
+@pytest.mark.parametrize(("section", "options", "message"), WRONG, ids=lambda x: str(x) if isinstance(x, dict) else "")
+def test_wrong_values_are_named_with_what_was_expected(
+    config: ESPOConfig, section: str, options: dict[str, Any], message: str
+) -> None:
+    getattr(config, section)(**options)
+    with pytest.raises(ValueError, match=message):
+        config.validate()
+
+
+def test_what_is_right_passes(config: ESPOConfig) -> None:
+    config.validate()
+    config.check_task()
+    # A hub name is not looked up here.
+    config.language_model(model="owner/name-1.5B").validate()
+    config.training(minibatch_size=None).validate()
+
+
+def test_sampling_tricks_are_for_evaluation(config: ESPOConfig) -> None:
+    config.evaluation(evaluation_config=ESPOConfig.overrides(top_p=0.9, top_k=5, greedy=True))
+    config.validate()
+    evaluation = config.get_evaluation_config_object()
+    evaluation.validate()
+    assert (evaluation.top_p, evaluation.top_k, evaluation.greedy) == (0.9, 5, True)
+
+
+class NoRunner(ESPOEnvRunner):
+    """Fails where a runner is built."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        raise InterruptedError("a runner was built")
+
+
+def without_end_token(folder: Path) -> None:
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    del settings["eos_token"]
+    path.write_text(json.dumps(settings))
+
+
+def with_a_small_vocabulary(folder: Path) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab_size": 16}))
+
+
+def with_a_short_context(folder: Path) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_position_embeddings": 15}))
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (without_end_token, "expected a tokenizer with an end-of-sequence token, got eos_token None"),
+        (with_a_small_vocabulary, r"at least the tokenizer's 17 tokens, got '.*' with 16"),
+        (with_a_short_context, r"at most 15 tokens .* prompts of up to 4 and .*max_new_tokens=12"),
+    ],
+)
+def test_a_model_that_does_not_fit_the_task_fails_before_a_runner_is_built(
+    config: ESPOConfig, model_folder: Path, tmp_path: Path, spoil: Callable[[Path], None], message: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder, folder)
+    config.language_model(model=folder)
+    config.env_config = {}  # RLlib would add to it
+    config.environment(
+        "espo_env/TokenGeneration-v0", env_config={"task": "hand_made:FolderTask", "folder": str(folder)}
+    )
+    config.env_runners(env_runner_cls=NoRunner)
+    # As it is, nothing is wrong with it but the runner.
+    with pytest.raises(InterruptedError, match="a runner was built"):
+        config.copy(copy_frozen=False).build_algo()
+    spoil(folder)
+    with pytest.raises(ValueError, match=message):
+        config.copy(copy_frozen=False).build_algo()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_wrong_values_fail_before_a_runner_is_built(config: ESPOConfig) -> None:
+    config.env_runners(env_runner_cls=NoRunner).early_stopping(target_stop_rate=1.5)
+    with pytest.raises(ValueError, match=r"in \[0, 1\], got 1.5"):
+        config.build_algo()
+
+
+def test_espo_is_what_the_configuration_builds() -> None:
+    assert ESPOConfig().algo_class is ESPO
+    assert type(ESPO.get_default_config()) is ESPOConfig

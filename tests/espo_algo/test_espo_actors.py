@@ -1,0 +1,156 @@
+"""The algorithm with runners and learners in actors of their own, under Tune, and when they die."""
+
+import time
+
+import numpy as np
+import pytest
+import ray
+from coin_fixtures import assert_same, coin_config, coin_model, weights  # noqa: F401 (fixtures)
+from ray import tune
+
+from espo_algo import ESPO, ESPOConfig
+from espo_algo.weights import broadcast_weights
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+EARLY = {"beta": "auto", "target_stop_rate": 0.2, "fail_reward": -0.5}
+
+
+def runner_weights(algo: ESPO) -> list[dict[str, np.ndarray]]:
+    return algo.env_runner_group.foreach_env_runner(
+        lambda runner: runner.get_state(components="rl_module")["rl_module"], local_env_runner=False
+    )
+
+
+@pytest.fixture(scope="module")
+def reference(coin_config):
+    """Three iterations in one process: weights, results."""
+    algo = coin_config().early_stopping(**EARLY).build_algo()
+    results = [algo.train() for _ in range(3)]
+    yield weights(algo), results
+    algo.stop()
+
+
+@pytest.fixture(scope="module")
+def two_runners(coin_config):
+    """An algorithm with two remote runners, trained for three iterations."""
+    config = coin_config().early_stopping(**EARLY).env_runners(num_env_runners=2)
+    config.fault_tolerance(delay_between_env_runner_restarts_s=0.0)
+    algo = config.build_algo()
+    results = [algo.train() for _ in range(3)]
+    yield algo, results
+    algo.stop()
+
+
+def test_two_runners_write_what_one_process_writes(two_runners, reference):
+    algo, results = two_runners
+    expected, expected_results = reference
+    for result, other in zip(results, expected_results, strict=True):
+        for name in ("accuracy", "num_env_steps_sampled", "stop_reason"):
+            assert result["env_runners"][name] == other["env_runners"][name]
+    assert_same(weights(algo), expected, rtol=1e-4, atol=1e-5)
+    # The driver holds no model beside the learner's.
+    assert algo.env_runner.module is None
+
+
+def test_every_runner_has_the_learners_weights_and_regret_state(two_runners):
+    algo, _ = two_runners
+    for received in runner_weights(algo):
+        assert_same(received, weights(algo))
+
+
+def test_a_sync_that_does_not_arrive_is_an_error(two_runners):
+    algo, _ = two_runners
+    algo.env_runner_group._worker_manager._actors[1].apply.remote(lambda runner: time.sleep(3))
+    with pytest.raises(RuntimeError, match=r"expected new weights to reach runners \[1, 2\] within 0.5 s.* \[1\]"):
+        broadcast_weights(algo.learner_group, algo.env_runner_group, timeout_seconds=0.5)
+    broadcast_weights(algo.learner_group, algo.env_runner_group, timeout_seconds=60)
+
+
+def test_a_killed_runner_does_not_end_training(two_runners):
+    algo, _ = two_runners
+    actor = algo.env_runner_group._worker_manager._actors[1]
+    ray.kill(actor, no_restart=False)
+    missing = 0
+    deadline = time.monotonic() + 120
+    while True:
+        result = algo.train()
+        missing = result["num_missing_episodes_lifetime"]
+        assert result["env_runners"]["num_episodes"] > 0
+        if algo.env_runner_group.num_healthy_remote_workers() == 2 and missing:
+            break
+        assert time.monotonic() < deadline, "the killed runner did not come back"
+    assert missing > 0
+    algo.train()
+    received = runner_weights(algo)
+    assert len(received) == 2
+    for state in received:
+        assert_same(state, weights(algo))
+
+
+def test_restored_remote_runners_have_the_checkpoints_weights(two_runners, tmp_path):
+    algo, _ = two_runners
+    path = algo.save_to_path(str(tmp_path / "checkpoint"))
+    expected = weights(algo)
+    algo.train()
+    algo.restore_from_path(path)
+    assert_same(weights(algo), expected)
+    for received in runner_weights(algo):
+        assert_same(received, expected)
+    assert algo._responses_planned % 32 == 0
+
+
+@pytest.mark.parametrize("num_learners", [1, 2])
+def test_learner_actors_learn_what_a_local_learner_learns(coin_config, reference, num_learners):
+    expected, _ = reference
+    config = coin_config().early_stopping(**EARLY).learners(num_learners=num_learners)
+    # The same batch and the same minibatches in all, whoever works on them.
+    config.training(train_batch_size_per_learner=32 // num_learners, minibatch_size=16 // num_learners)
+    if num_learners == 2:
+        # The learners shuffle their own shares; with one minibatch an iteration the order does not matter.
+        config.training(minibatch_size=16)
+        local = coin_config().early_stopping(**EARLY).training(minibatch_size=32).build_algo()
+        for _ in range(3):
+            local.train()
+        expected = weights(local)
+        local.stop()
+    config.evaluation(evaluation_interval=3, evaluation_num_env_runners=1, evaluation_duration=10)
+    algo = config.build_algo()
+    results = [algo.train() for _ in range(3)]
+    assert_same(weights(algo), expected, rtol=1e-3, atol=1e-5)
+    if num_learners == 2:
+        states = [
+            r.get()
+            for r in algo.learner_group.foreach_learner(
+                lambda learner: {k: np.array(v) for k, v in learner.language_module.get_state().items()}
+            )
+        ]
+        assert_same(*states)
+    assert results[-1]["evaluation"]["env_runners"]["num_episodes"] == 10
+    assert (
+        results[-1]["learners"]["__all_modules__"]["num_env_steps_trained"]
+        == (results[-1]["env_runners"]["num_env_steps_sampled"])
+    )
+    algo.stop()
+
+
+def test_tune_runs_saves_and_restores(coin_config, tmp_path):
+    config: ESPOConfig = coin_config().early_stopping(**EARLY).env_runners(num_env_runners=1)
+    tuner = tune.Tuner(
+        "ESPO",
+        param_space=config,
+        run_config=tune.RunConfig(
+            stop={"training_iteration": 2},
+            storage_path=str(tmp_path),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=True),
+            verbose=0,
+        ),
+    )
+    (result,) = tuner.fit()
+    assert result.error is None
+    assert result.metrics["training_iteration"] == 2
+    assert "env_runners/early_stopping/stop_rate" in result.metrics_dataframe.columns
+    algo = ESPO.from_checkpoint(result.checkpoint.path)
+    assert algo.training_iteration == 2
+    assert algo.train()["training_iteration"] == 3
+    algo.stop()

@@ -1,0 +1,32 @@
+import numpy as np
+import pytest
+import torch
+from coin_fixtures import coin_config, coin_model  # noqa: F401 (fixtures)
+from coin_task import CoinTask
+from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
+
+from espo_algo.export import export
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+@pytest.mark.parametrize("critic", ["shared", "separate"])
+def test_exported_folders_give_the_learners_logits_and_values(coin_config, tmp_path, critic):
+    algo = coin_config().language_model(critic=critic).build_algo()
+    for _ in range(2):
+        algo.train()
+    folder = export(algo, tmp_path / "out")
+    model = algo.learner_group._learner.language_module.model
+    tokens = torch.tensor([[1, 2, 3, 4]])
+    with torch.no_grad():
+        hidden, critic_hidden = model.hidden_states(tokens)
+        policy = AutoModelForCausalLM.from_pretrained(folder / "policy")(tokens).logits
+        values = AutoModelForTokenClassification.from_pretrained(folder / "critic")(tokens).logits[..., 0]
+        np.testing.assert_allclose(policy[..., : model.vocab_size], model.project(hidden), atol=1e-5)
+        np.testing.assert_allclose(values, model.value(critic_hidden), atol=1e-5)
+        assert values.abs().max() > 0
+    for name in ("policy", "critic"):
+        tokenizer = AutoTokenizer.from_pretrained(folder / name)
+        assert tokenizer("abc")["input_ids"] == CoinTask().tokenizer.encode("abc")
+        assert tokenizer.eos_token_id == CoinTask().tokenizer.eos_token_id
+    algo.stop()

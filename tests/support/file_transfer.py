@@ -1,0 +1,84 @@
+"""A backend of vLLM's weight transfer for machines without GPUs: a file. Everything but the wire is vLLM's and ours.
+
+Importing it registers the backend where vLLM is installed; an environment with this module's task imports it in the
+runners.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from coin_task import CoinTask
+
+__all__ = ["CoinTask"]
+
+with contextlib.suppress(ImportError):
+    from safetensors.torch import load_file, save_file
+    from vllm.distributed.weight_transfer.base import (
+        TrainerInitInfo,
+        TrainerWeightTransferEngine,
+        WeightTransferEngine,
+        WeightTransferInitInfo,
+        WeightTransferUpdateInfo,
+    )
+    from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory, WeightTransferTrainerFactory
+    from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+
+    from espo_algo.rollout.vllm_transfer import SENDERS
+
+    @dataclass
+    class FileInit(WeightTransferInitInfo):
+        rank_offset: int
+
+    @dataclass
+    class FileUpdate(WeightTransferUpdateInfo):
+        file: str
+
+    @dataclass
+    class FileTrainerInit(TrainerInitInfo):
+        backend = "file"
+
+    class FileReceiver(WeightTransferEngine):
+        init_info_cls = FileInit
+        update_info_cls = FileUpdate
+
+        def init_transfer_engine(self, init_info: FileInit) -> None:
+            assert init_info.rank_offset == 1
+
+        def start_weight_update(self) -> None:
+            initialize_layerwise_reload(self.model)
+
+        def receive_weights(self, update_info: FileUpdate) -> None:
+            self.model.load_weights(list(load_file(update_info.file).items()))
+
+        def finish_weight_update(self) -> None:
+            finalize_layerwise_reload(self.model, self.model_config)
+
+        def shutdown(self) -> None:
+            pass
+
+    class FileSender(TrainerWeightTransferEngine):
+        init_info_cls = FileTrainerInit
+
+        @classmethod
+        def trainer_init(cls, init_info, *, client, source=None):
+            client.init_weight_transfer_engine({"rank_offset": 1})
+            return cls(client=client, source=source, is_sender=init_info.is_sender)
+
+        def send_weights(self) -> None:
+            weights = dict(self.source)
+            for meta in self.source.metadata():
+                assert (weights[meta.name].dtype, weights[meta.name].shape) == (meta.dtype, meta.shape)
+            with tempfile.TemporaryDirectory() as folder:
+                file = str(Path(folder, "weights.safetensors"))
+                save_file(weights, file)
+                self.client.start_weight_update()
+                self.client.update_weights({"file": file})
+                self.client.finish_weight_update()
+
+    WeightTransferEngineFactory.register_engine("file", FileReceiver)
+    WeightTransferTrainerFactory.register_engine("file", FileSender)
+    SENDERS["file"] = lambda rank, num_workers: FileTrainerInit(rank=rank)
