@@ -33,7 +33,8 @@ from espo_env.token_mdp import TokenMDP
 
 __all__ = ["ESPOConfig"]
 
-EngineName = Literal["torch"]
+EngineName = Literal["torch", "vllm"]
+WeightTransfer = Literal[None, "nccl", "ipc"]
 EvaluationStops = Literal["off", "mark", "stop"]
 Dtype = Literal["float32", "bfloat16"]
 
@@ -90,6 +91,8 @@ class ESPOConfig(PPOConfig):
         self.gradient_checkpointing = False
         # .generation()
         self.engine: EngineName = "torch"
+        self.engine_options: dict[str, Any] = {}
+        self.weight_transfer: WeightTransfer = None
         self.max_new_tokens = 8192
         self.rollouts_per_prompt = 1
         self.temperature = 1.0
@@ -158,6 +161,8 @@ class ESPOConfig(PPOConfig):
         self,
         *,
         engine: EngineName = NotProvided,
+        engine_options: dict[str, Any] = NotProvided,
+        weight_transfer: WeightTransfer = NotProvided,
         max_new_tokens: int = NotProvided,
         rollouts_per_prompt: int = NotProvided,
         temperature: float = NotProvided,
@@ -168,7 +173,12 @@ class ESPOConfig(PPOConfig):
         """Sets how responses are written. The number of slots is ``num_envs_per_env_runner``.
 
         Args:
-            engine: ``"torch"``, the embedded engine.
+            engine: ``"torch"``, the embedded engine; or ``"vllm"``, in an actor for each env runner
+                (``num_gpus_per_env_runner`` GPUs, over which the model is split).
+            engine_options: Fields of vLLM's ``EngineArgs``, such as ``gpu_memory_utilization``; see
+                :class:`~espo_algo.rollout.vllm_engine.VLLMEngine`.
+            weight_transfer: How new weights reach vLLM: None, through Ray's object store; ``"nccl"``, broadcast between
+                GPUs; ``"ipc"``, from learners on the same GPUs.
             max_new_tokens: Horizon ``T_max`` of a response; 8192 in the paper.
             rollouts_per_prompt: Responses to each problem in a batch; 8 in the paper.
             temperature: Sampling temperature, in rollouts and in the loss alike; 1 in the paper.
@@ -178,6 +188,8 @@ class ESPOConfig(PPOConfig):
         """
         self._set(
             engine=engine,
+            engine_options=engine_options,
+            weight_transfer=weight_transfer,
             max_new_tokens=max_new_tokens,
             rollouts_per_prompt=rollouts_per_prompt,
             temperature=temperature,
@@ -321,6 +333,7 @@ class ESPOConfig(PPOConfig):
             ("language_model", "critic", CriticKind),
             ("language_model", "dtype", Dtype),
             ("generation", "engine", EngineName),
+            ("generation", "weight_transfer", WeightTransfer),
             ("early_stopping", "stops_in_evaluation", EvaluationStops),
             ("early_stopping", "statistics_start", StatisticsStart),
         ):
@@ -335,6 +348,14 @@ class ESPOConfig(PPOConfig):
         ):
             if (got := getattr(self, name)) is not None and got < low:
                 self._value_error(f"expected .{section}({name}) >= {low}, got {got}")
+        for name in ("engine_options", "weight_transfer"):
+            if self.engine == "torch" and (got := getattr(self, name)):
+                self._value_error(f"expected .generation({name}) with engine='vllm' only, got {got!r}")
+        if self.engine == "vllm" and not self.num_env_runners and (self.evaluation_interval or not self.in_evaluation):
+            where = "evaluation(evaluation_num" if self.in_evaluation else "env_runners(num"
+            self._value_error(
+                f"expected .{where}_env_runners) >= 1 with engine='vllm', which takes over its process, got 0"
+            )
         if not 0.0 <= self.shadow_fraction <= 1.0:
             self._value_error(f"expected .early_stopping(shadow_fraction) in [0, 1], got {self.shadow_fraction}")
         if self.total_train_batch_size % self.rollouts_per_prompt:
@@ -370,8 +391,13 @@ class ESPOConfig(PPOConfig):
             The environment's task and horizon.
 
         Raises:
+            ImportError: If vLLM is asked for and none that is supported is installed.
             ValueError: If the model lacks tokens of the tokenizer, or prompt and response do not fit its context.
         """
+        if self.engine == "vllm":
+            from espo_algo.rollout.vllm_engine import check_vllm
+
+            check_vllm(self.weight_transfer)
         mdp: TokenMDP = make_vector_env(self).unwrapped.mdp
         model = self.pretrained_config
         if mdp.vocab_size > model.vocab_size:
@@ -443,16 +469,31 @@ class ESPOConfig(PPOConfig):
 
     def build_engine(self, model: LanguageModelWithCritic, mdp: TokenMDP) -> Engine:
         """The configured engine, with a slot for each of the environment's."""
-        from espo_algo.rollout.torch_engine import TorchEngine
-
-        return TorchEngine(
-            model,
-            num_slots=self.num_envs_per_env_runner,
-            max_length=mdp.max_length,
-            eos_token_id=mdp.eos_token_id,
-            sampling=self.sampling,
+        options: dict[str, Any] = {
+            "num_slots": self.num_envs_per_env_runner,
+            "max_length": mdp.max_length,
+            "eos_token_id": mdp.eos_token_id,
+            "sampling": self.sampling,
             **self.detector_options,
+        }
+        if self.engine == "torch":
+            from espo_algo.rollout.torch_engine import TorchEngine
+
+            return TorchEngine(model, **options)
+        from espo_algo.rollout.vllm_engine import VLLMEngine
+
+        return VLLMEngine(
+            model,
+            tensor_parallel_size=self.workers_per_env_runner,
+            weight_transfer=self.weight_transfer,
+            options=self.engine_options,
+            **options,
         )
+
+    @property
+    def workers_per_env_runner(self) -> int:
+        """GPUs that a runner's vLLM splits the model over, at least one worker; part of a GPU counts as one."""
+        return max(1, int(self.num_gpus_per_env_runner))
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """RLlib asks for it."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from espo_env.grading import Grade
 from espo_env.types import StopReason, Trajectory
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class TokenEpisode(Trajectory):
     """The request's sampling seed: the same weights and seed give the same tokens."""
     weights_version: int = 0
     """``weights_seq_no`` of the weights that wrote it."""
+    grade: Grade | None = None
+    """The whole verdict behind ``correct``."""
     error: str = ""
     """Name of the exception that lost it; set with ``StopReason.ERROR`` alone."""
 

@@ -10,6 +10,7 @@ they decode; the losses are plain PPO's.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -43,9 +44,14 @@ _DRIVER_STATE = "espo"
 
 
 class ESPO(PPO):
-    """Early-stopping PPO: plain PPO whose rollouts end where they are failing."""
+    """Early-stopping PPO: plain PPO whose rollouts end where they are failing.
+
+    Attributes:
+        latest_episodes: The responses that the last iteration learnt from.
+    """
 
     config: ESPOConfig
+    latest_episodes: list[TokenEpisode]
     _responses_planned: int
 
     @classmethod
@@ -57,7 +63,7 @@ class ESPO(PPO):
         """One iteration: sample, update, adapt, synchronise."""
         with self._timer(ENV_RUNNER_SAMPLING_TIMER):
             # The engines stop a response where its regret outgrows what the critic's value allows.
-            episodes = self._sample()
+            self.latest_episodes = episodes = self._sample()
         with self._timer(LEARNER_UPDATE_TIMER):
             # PPO sees shorter responses that end in `fail_reward`; objective and GAE are untouched.
             self._update(episodes)
@@ -156,7 +162,19 @@ class ESPO(PPO):
             self.metrics.log_value(name, number, reduce="mean", window=1)
 
     def _sync(self, group: EnvRunnerGroup) -> None:
-        broadcast_weights(self.learner_group, group, self.config.weight_sync_timeout_s)
+        config = self.config
+        if config.weight_transfer is None:
+            broadcast_weights(self.learner_group, group, config.weight_sync_timeout_s)
+            return
+        from espo_algo.rollout.vllm_transfer import transfer_weights
+
+        transfer_weights(
+            self.learner_group,
+            group,
+            config.weight_transfer,
+            config.workers_per_env_runner,
+            config.weight_sync_timeout_s,
+        )
 
     def _timer(self, name: str) -> Any:
         # The window makes it this iteration's time; RLlib's default is an average over all of them.
@@ -173,8 +191,18 @@ class ESPO(PPO):
         self._sync(self.env_runner_group)
 
     def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:
-        """Brings restarted runners back, with the learner's weights: the local runner may have none."""
+        """Brings restarted runners back, with the learner's weights: the local runner may have none.
+
+        Where none is left it waits for the first one, which may have to start an engine, for up to
+        ``env_runner_restore_timeout_s``.
+        """
         restored = env_runner_group.probe_unhealthy_env_runners()
+        deadline = time.monotonic() + self.config.env_runner_restore_timeout_s
+        while env_runner_group.num_remote_workers() and not env_runner_group.num_healthy_remote_workers():
+            if time.monotonic() > deadline:
+                break
+            time.sleep(1)
+            restored += env_runner_group.probe_unhealthy_env_runners()
         if restored:
             self._sync(env_runner_group)
         return restored

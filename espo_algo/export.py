@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import nn
-from transformers import AutoModelForTokenClassification, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForTokenClassification, PreTrainedModel
 
 from espo_algo.model import LanguageModelWithCritic
+from espo_algo.policy import save_tokenizer
 from espo_algo.weights import unpack_state
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def export(algo: ESPO, folder: str | Path) -> Path:
     critic = _as_token_classifier(model)
     for name, part in (("policy", model.policy), ("critic", critic)):
         part.save_pretrained(folder / name)
-        _save_tokenizer(algo, folder / name)
+        save_tokenizer(algo.config.model_name, algo.config, folder / name)
     return folder
 
 
@@ -64,11 +65,3 @@ def _as_token_classifier(model: LanguageModelWithCritic) -> PreTrainedModel:
     (head,) = (m for m in classifier.modules() if isinstance(m, nn.Linear) and m.out_features == 1)
     head.load_state_dict(model.value_head.state_dict())
     return classifier
-
-
-def _save_tokenizer(algo: ESPO, folder: Path) -> None:
-    source = Path(str(algo.config.model_name))
-    if (source / "tokenizer.json").is_file() or not source.is_dir():
-        AutoTokenizer.from_pretrained(source).save_pretrained(folder)
-    else:
-        algo.config.check_task().task.tokenizer.save_pretrained(folder)

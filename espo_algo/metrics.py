@@ -114,8 +114,11 @@ def log_rollouts(logger: MetricsLogger, episodes: Sequence[TokenEpisode], key: t
     for name, count in ((NUM_ENV_STEPS_SAMPLED_LIFETIME, tokens), (NUM_EPISODES_LIFETIME, len(episodes))):
         logger.log_value((*key, name), count, reduce="lifetime_sum")
     logger.log_value((*key, "num_lost_episodes_lifetime"), sum(lost.values()), reduce="lifetime_sum")
-    for name, count in lost.items():
-        logger.log_value((*key, "lost_episodes", name), count, reduce="sum")
+    # A grader that ran out of time or crashed gives a verdict too; its reason says so.
+    reasons = Counter(e.grade.reason for e in episodes if e.grade is not None)
+    for group, counts in (("lost_episodes", lost), ("grades", reasons)):
+        for name, count in counts.items():
+            logger.log_value((*key, group, name), count, reduce="sum")
 
 
 def _over(function: Any, values: np.ndarray) -> float:

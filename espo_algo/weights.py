@@ -2,6 +2,7 @@
 
 - :func:`pack_state`, :func:`unpack_state`: a module's state as numpy arrays and back.
 - :func:`broadcast_weights`: from the learner to every runner, or an error.
+- :func:`reach_all`: a call on every runner, or an error.
 - :func:`first_result`: what the first learner answered.
 
 RLlib's own conversion copies every tensor, cannot express bfloat16, sends tied tensors twice and drops a sync that
@@ -11,7 +12,8 @@ meets a busy actor without a word.
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import ray
@@ -23,7 +25,9 @@ from ray.rllib.utils.actor_manager import RemoteCallResults
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from torch import Tensor, nn
 
-__all__ = ["broadcast_weights", "first_result", "pack_state", "unpack_state"]
+__all__ = ["broadcast_weights", "first_result", "pack_state", "reach_all", "unpack_state"]
+
+T = TypeVar("T")
 
 _BFLOAT16 = ":bfloat16"
 """Suffix of a name whose bfloat16 tensor travels as int16: numpy has no bfloat16."""
@@ -105,20 +109,35 @@ def broadcast_weights(learner_group: LearnerGroup, env_runner_group: EnvRunnerGr
         # Listed, because a bare reference would be fetched before the call instead of inside the runner.
         references = [ray.put(state) if learner_group_is_local else state]
 
-        def receive(runner: Any) -> int:
+        def receive(runner: Any) -> None:
             runner.set_state(ray.get(references[0]))
-            return int(runner.worker_index)
 
-        reached = env_runner_group.foreach_env_runner(receive, local_env_runner=False, timeout_seconds=timeout_seconds)
-        healthy = env_runner_group.healthy_worker_ids()
-        if missing := sorted(set(healthy) - set(reached)):
-            raise RuntimeError(
-                f"expected new weights to reach runners {healthy} within {timeout_seconds} s, "
-                f"got no answer from {missing}"
-            )
+        reach_all(env_runner_group, receive, timeout_seconds)
     local = env_runner_group.local_env_runner
     if local is not None:
         local.set_state(state if learner_group_is_local else ray.get(state))
+
+
+def reach_all(env_runner_group: EnvRunnerGroup, call: Callable[[Any], T], timeout_seconds: float) -> list[T]:
+    """Makes a call on every healthy remote runner.
+
+    Returns:
+        What the runners answered.
+
+    Raises:
+        RuntimeError: If a runner that is still healthy afterwards did not answer in time.
+    """
+
+    def numbered(runner: Any) -> tuple[int, T]:
+        return int(runner.worker_index), call(runner)
+
+    answers = env_runner_group.foreach_env_runner(numbered, local_env_runner=False, timeout_seconds=timeout_seconds)
+    healthy = env_runner_group.healthy_worker_ids()
+    if missing := sorted(set(healthy) - {runner for runner, _ in answers}):
+        raise RuntimeError(
+            f"expected new weights to reach runners {healthy} within {timeout_seconds} s, got no answer from {missing}"
+        )
+    return [answer for _, answer in answers]
 
 
 def first_result(results: RemoteCallResults) -> Any:

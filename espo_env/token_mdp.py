@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -163,6 +164,15 @@ class TokenMDP:
             response: Shape (T,), end-of-sequence token included.
         """
         return self.task.grade(problem, self.task.tokenizer.decode(response))
+
+    def submit(self, problem: Problem, response: NDArray[np.int32]) -> Future[Grade]:
+        """Starts grading; like :meth:`grade`, but what the task's grader raises is in the future."""
+        try:
+            return self.task.submit(problem, self.task.tokenizer.decode(response))
+        except Exception as error:
+            failed: Future[Grade] = Future()
+            failed.set_exception(error)
+            return failed
 
 
 def check_options(options: dict[str, Any] | None, known: tuple[str, ...]) -> dict[str, Any]:

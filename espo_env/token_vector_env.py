@@ -231,6 +231,7 @@ class TokenGenerationVectorEnv(VectorEnv[Observation, NDArray[np.integer], NDArr
         responses: Sequence[Sequence[int] | NDArray[np.integer]],
         stop_reasons: Sequence[StopReason],
         fail_reward: float = 0.0,
+        grade: bool = True,
     ) -> Completed:
         """Plays whole responses into slots: the same as stepping them token by token, and much faster.
 
@@ -244,6 +245,7 @@ class TokenGenerationVectorEnv(VectorEnv[Observation, NDArray[np.integer], NDArr
             responses: For each slot the tokens from here to the end, shape (T_i,), end-of-sequence token included.
             stop_reasons: Why each of them ended.
             fail_reward: Reward of a stopped response; ``VectorRegretTermination.complete`` gives its own.
+            grade: If False, ``EOS`` responses get no verdict and reward 0: the caller grades them (``mdp.submit``).
 
         Raises:
             ResetNeeded: If a slot has no running episode.
@@ -264,7 +266,7 @@ class TokenGenerationVectorEnv(VectorEnv[Observation, NDArray[np.integer], NDArr
             self._running[slot] = False
             try:
                 self._write(slot, np.asarray(response, np.int32 if len(response) == 0 else None), reason)
-                self._end(slot, reason, fail_reward)
+                self._end(slot, reason, fail_reward, grade)
                 error = None
             except Exception as raised:
                 self._ends[slot] = {"stop_reason": StopReason.ERROR}
@@ -345,11 +347,11 @@ class TokenGenerationVectorEnv(VectorEnv[Observation, NDArray[np.integer], NDArr
         self._tokens[slot, start : start + len(response)] = response
         self._lengths[slot] += len(response)
 
-    def _end(self, slot: int, reason: StopReason, fail_reward: float = 0.0) -> dict[str, Any]:
+    def _end(self, slot: int, reason: StopReason, fail_reward: float = 0.0, graded: bool = True) -> dict[str, Any]:
         """Grades what there is to grade; gives back the last step's info."""
         info: dict[str, Any] = {"stop_reason": reason}
         reward = fail_reward if reason is StopReason.REGRET else 0.0
-        if reason is StopReason.EOS:
+        if reason is StopReason.EOS and graded:
             grade = self.mdp.grade(self._problems[slot], self._response(slot))
             info |= {"correct": grade.correct, "grade": grade}
             reward = float(grade.correct)

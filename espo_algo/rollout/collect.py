@@ -2,23 +2,26 @@
 
 - :class:`ResponsePlan`: which problem to answer, with which seed.
 - :func:`collect`: answers the plans and gives back graded episodes.
+- :func:`stream`: the same, each episode as soon as it is graded.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
 
 from espo_algo.episodes import TokenEpisode
 from espo_algo.rollout.engine import Engine, GenerationRequest
+from espo_env.grading import Grade
 from espo_env.types import StopReason
 from espo_env.wrappers import VectorRegretTermination
 
-__all__ = ["ResponsePlan", "collect"]
+__all__ = ["ResponsePlan", "collect", "stream"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,58 +42,89 @@ class ResponsePlan:
 
 
 def collect(engine: Engine, env: VectorRegretTermination, plans: Sequence[ResponsePlan]) -> list[TokenEpisode]:
-    """Answers all plans: a response that ends is graded, and its slot has the next problem before the next decode step.
+    """Answers all plans; see :func:`stream`.
+
+    Returns:
+        An episode for each plan, in their order.
+    """
+    episodes = dict(stream(engine, env, plans))
+    return [episodes[number] for number in range(len(plans))]
+
+
+def stream(
+    engine: Engine, env: VectorRegretTermination, plans: Sequence[ResponsePlan]
+) -> Iterator[tuple[int, TokenEpisode]]:
+    """Answers all plans: where a response ends, its slot has the next problem before the next decode step.
 
     The environment plays whole responses (``complete``), which is the same as stepping it token by token. Where each
-    one ends the engine has decided, with the same detector as the wrapper's.
+    one ends the engine has decided, with the same detector as the wrapper's. Grading goes on beside decoding
+    (``Task.submit``).
 
     Args:
-        engine: Idle, with as many slots as the environment.
+        engine: Idle, with as many slots as the environment; idle again if this ends early.
         env: Never resets by itself (``AutoresetMode.DISABLED``).
         plans: What to answer, in this order.
 
-    Returns:
-        An episode for each plan, in their order. What the task raises, posing a problem or grading, loses its own
-        response alone: that episode ends with ``StopReason.ERROR``, is logged, and the others go on.
+    Yields:
+        Number of a plan, and its episode. What the task raises, posing a problem or grading, loses its own response
+        alone: that episode ends with ``StopReason.ERROR``, is logged, and the others go on.
     """
     base = env.unwrapped
-    episodes: list[TokenEpisode | None] = [None] * len(plans)
     waiting = deque(range(len(plans)))
     free = list(range(env.num_envs))
     slot_of: dict[int, int] = {}
-    while waiting or engine.num_unfinished:
-        taken = [(free.pop(), waiting.popleft()) for _ in range(min(len(free), len(waiting)))]
-        errors = _pose(env, [slot for slot, _ in taken], [plans[plan].problem_index for _, plan in taken])
-        requests = []
-        for (slot, plan), error in zip(taken, errors, strict=True):
-            if error is not None:
-                nothing = np.zeros(0, np.int32)
-                episodes[plan] = _lost(TokenEpisode(nothing, nothing, StopReason.ERROR, request_id=plan), error)
-                free.append(slot)
-                continue
-            slot_of[plan] = slot
-            prompt = base.prompt_tokens(slot)
-            requests.append(
-                GenerationRequest(plan, prompt, plans[plan].seed, base.mdp.max_new_tokens, plans[plan].mark_only)
-            )
-        try:
+    grading: list[tuple[TokenEpisode, Future[Grade]]] = []
+    try:
+        while waiting or engine.num_unfinished:
+            taken = [(free.pop(), waiting.popleft()) for _ in range(min(len(free), len(waiting)))]
+            errors = _pose(env, [slot for slot, _ in taken], [plans[plan].problem_index for _, plan in taken])
+            requests = []
+            for (slot, plan), error in zip(taken, errors, strict=True):
+                if error is not None:
+                    nothing = np.zeros(0, np.int32)
+                    free.append(slot)
+                    yield plan, _lost(TokenEpisode(nothing, nothing, StopReason.ERROR, request_id=plan), error)
+                    continue
+                slot_of[plan] = slot
+                prompt = base.prompt_tokens(slot)
+                requests.append(
+                    GenerationRequest(plan, prompt, plans[plan].seed, base.mdp.max_new_tokens, plans[plan].mark_only)
+                )
             engine.submit(requests)
             done = engine.step()
-        except BaseException:
-            engine.abort()  # or the next call would find it busy
-            raise
-        slots = [slot_of.pop(episode.request_id) for episode in done]
-        problems = base.problems
-        outcome = env.complete(slots, [e.response_tokens for e in done], [e.stop_reason for e in done])
-        for i, (slot, episode) in enumerate(zip(slots, done, strict=True)):
-            episode.problem = problems[slot]
-            episode.reward = float(outcome.rewards[i])
-            episode.correct = outcome.correct[i]
-            episode.truncated = bool(outcome.truncations[i])
-            error = outcome.errors[i]
-            episodes[episode.request_id] = episode if error is None else _lost(episode, error)
-        free += slots
-    return [episode for episode in episodes if episode is not None]
+            slots = [slot_of.pop(episode.request_id) for episode in done]
+            problems = base.problems
+            responses, reasons = [e.response_tokens for e in done], [e.stop_reason for e in done]
+            outcome = env.complete(slots, responses, reasons, grade=False)
+            free += slots
+            for i, (slot, episode) in enumerate(zip(slots, done, strict=True)):
+                episode.problem = problems[slot]
+                episode.reward = float(outcome.rewards[i])
+                episode.truncated = bool(outcome.truncations[i])
+                if (error := outcome.errors[i]) is not None:
+                    yield episode.request_id, _lost(episode, error)
+                elif episode.stop_reason is StopReason.EOS:
+                    grading.append((episode, base.mdp.submit(episode.problem, episode.response_tokens)))
+                else:
+                    yield episode.request_id, episode
+            for pair in [pair for pair in grading if pair[1].done()]:
+                grading.remove(pair)
+                yield pair[0].request_id, _graded(*pair)
+    except BaseException:
+        engine.abort()  # or the next call would find it busy
+        raise
+    for episode, verdict in grading:
+        yield episode.request_id, _graded(episode, verdict)
+
+
+def _graded(episode: TokenEpisode, verdict: Future[Grade]) -> TokenEpisode:
+    try:
+        episode.grade = verdict.result()
+    except Exception as error:
+        return _lost(episode, error)
+    episode.correct = episode.grade.correct
+    episode.reward = float(episode.correct)
+    return episode
 
 
 def _pose(env: VectorRegretTermination, slots: list[int], indices: list[int]) -> list[Exception | None]:

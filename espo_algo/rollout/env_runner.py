@@ -27,6 +27,7 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from espo_algo.episodes import TokenEpisode
 from espo_algo.metrics import log_rollouts
+from espo_algo.regret_control import RegretControl
 from espo_algo.rl_module import LanguageModelRLModule
 from espo_algo.rollout.collect import ResponsePlan, collect
 from espo_algo.rollout.engine import Engine
@@ -61,7 +62,8 @@ class ESPOEnvRunner(EnvRunner, Checkpointable):
     def make_module(self) -> None:
         """Builds module and engine; weights arrive with the first ``set_state``."""
         config = self.config
-        gpus = config.num_gpus_per_env_runner if self.worker_index else 0
+        # vLLM has the GPUs to itself, and is given the module's weights.
+        gpus = config.num_gpus_per_env_runner if self.worker_index and config.engine == "torch" else 0
         device = get_device(config, gpus)
         spec = config.get_rl_module_spec(spaces=self.get_spaces(), inference_only=True)
         self.module = spec.build().to(device)
@@ -151,6 +153,16 @@ class ESPOEnvRunner(EnvRunner, Checkpointable):
         self.module.set_state(weights.get(DEFAULT_MODULE_ID, weights))
         self._weights_version = int(state.get(WEIGHTS_SEQ_NO, 0))
         self.engine.weights_changed(self._weights_version)
+
+    def weights_transferred(self, control: RegretControl, version: int) -> None:
+        """What is left of a sync after vLLM's weight transfer: the regret state and the version."""
+        from espo_algo.rollout.vllm_engine import VLLMEngine
+
+        if self.module is None or not isinstance(self.engine, VLLMEngine):
+            raise RuntimeError(f"expected a vLLM engine, got {self.engine!r}")
+        self.module.regret_control = control
+        self._weights_version = version
+        self.engine.weights_transferred(version)
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """How a checkpoint builds the runner again."""

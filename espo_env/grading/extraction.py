@@ -2,13 +2,14 @@ r"""Finding the final answer in a response.
 
 - :func:`extract_answer`: the last complete ``\boxed{}``, else the text after the last ``####``, else the last
   ``Answer:`` line.
+- :func:`last_number`: for responses that mark no answer.
 """
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["MAX_ANSWER_CHARS", "MAX_DEPTH", "TAIL_CHARS", "extract_answer", "nesting_depth"]
+__all__ = ["MAX_ANSWER_CHARS", "MAX_DEPTH", "TAIL_CHARS", "extract_answer", "last_number", "nesting_depth"]
 
 TAIL_CHARS = 16384
 """Only this much of a response's end is looked at, so that grading takes no longer for longer responses. (8 kB would
@@ -21,6 +22,7 @@ MAX_DEPTH = 20
 # An escaped character is consumed as a pair, so that neither "\{" nor the second half of "\\" counts as a brace.
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s{0,8}\{|\\.|[{}]", re.DOTALL)
 _ANSWER_LINE = re.compile(r"(?:\banswer\s*(?:is\b\s*:?|:)|^[ \t]*A:)\s*(\S.*)", re.IGNORECASE | re.MULTILINE)
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?(?!\d)")
 _MARKDOWN = " \t\r\n*_`"
 
 
@@ -66,6 +68,18 @@ def extract_answer(response_text: str) -> str | None:
             content = lines[-1] if lines else ""
         content = content.strip(_MARKDOWN)
     return content.strip() or None
+
+
+def last_number(response_text: str) -> str | None:
+    """The last number literal of a response, such as ``-3``, ``1,234`` or ``2.5``; None if there is none.
+
+    The sign counts as the number's where nothing stands right before it: the last number of ``7-3`` is 3.
+
+    Args:
+        response_text: The response. Only its last :data:`TAIL_CHARS` characters are looked at.
+    """
+    numbers = _NUMBER.findall(response_text[-TAIL_CHARS:])
+    return numbers[-1] if numbers else None
 
 
 def nesting_depth(text: str) -> int:

@@ -10,15 +10,20 @@ import difflib
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from espo_env.grading import Grade, extract_answer, grade
+from espo_env.grading.extraction import last_number
 from espo_env.tasks.base import Problem, Split, Task
 from espo_env.tasks.reasoning_gym_working import WORKINGS
 from espo_env.tasks.splits import split_of
+from espo_env.tasks.templates import PromptTemplate
 from espo_env.tokenizer import Tokenizer
 
-__all__ = ["REFUSED", "ReasoningGymTask"]
+__all__ = ["REFUSED", "Answers", "ReasoningGymTask"]
+
+Answers = Literal["marked", "last_number"]
+"""Which part of a response counts as its final answer."""
 
 _EVAL = "its scorer passes the response to eval(), which runs whatever the response says"
 _SYMPY = "its scorer passes the response to sympy's parse_expr(), which runs whatever the response says"
@@ -59,8 +64,11 @@ class ReasoningGymTask(Task):
             character that prompts and workings have, otherwise one for each byte.
         seed: Another seed is another set of problems, >= 0.
         prompt: ``"question"``: the full question and a line break. ``"compact"``: what matters of it, such as
-            ``17+25-8=``, for small models; for generators in ``WORKINGS`` with a compact form. Anything else is a
-            template with ``{question}`` in it.
+            ``17+25-8=``, for small models; for generators in ``WORKINGS`` with a compact form. ``"chat"``: the
+            question in the chat template of the model folder that ``tokenizer`` names; ``"chat:<wording>"`` with a
+            wording around it. Any wording is a text with ``{question}`` in it, and may stand alone.
+        answers: ``"marked"``: the final answer must be marked as one. ``"last_number"``: it is the last number of the
+            response, for models that were never taught to mark theirs.
         max_prompt_tokens: Longer problems are passed over. None measures some problems and adds a quarter; give it for
             generators that take their time.
         num_train: Problems to learn from.
@@ -78,6 +86,7 @@ class ReasoningGymTask(Task):
         tokenizer: Tokenizer | str | Path | None = None,
         seed: int = 0,
         prompt: str = "question",
+        answers: Answers = "marked",
         max_prompt_tokens: int | None = None,
         num_train: int = 100_000,
         num_eval: int = 10_000,
@@ -94,8 +103,15 @@ class ReasoningGymTask(Task):
         if prompt == "compact" and symbols is None:
             known = sorted(name for name, working in WORKINGS.items() if working.symbols)
             raise ValueError(f"expected a generator with a compact prompt ({known}), got {generator!r}")
-        if prompt not in ("question", "compact") and "{question}" not in prompt:
-            raise ValueError(f"expected prompt 'question', 'compact' or a template with {{question}}, got {prompt!r}")
+        if prompt not in ("question", "compact", "chat") and "{question}" not in prompt:
+            raise ValueError(
+                f"expected prompt 'question', 'compact', 'chat' or a template with {{question}}, got {prompt!r}"
+            )
+        if answers not in get_args(Answers):
+            raise ValueError(f"expected answers out of {list(get_args(Answers))}, got {answers!r}")
+        if prompt.partition(":")[0] == "chat" and not isinstance(tokenizer, str | Path):
+            raise ValueError(f"expected the model folder as tokenizer with prompt {prompt!r}, got {tokenizer!r}")
+        self._model = None if isinstance(tokenizer, Tokenizer) else tokenizer
         if isinstance(tokenizer, str | Path):
             tokenizer = Tokenizer.from_pretrained(tokenizer)
         elif tokenizer is None:
@@ -105,6 +121,7 @@ class ReasoningGymTask(Task):
         self.generator = generator
         self.seed = seed
         self.prompt = prompt
+        self.answers = answers
         self.num_train = num_train
         self.num_eval = num_eval
         self.config = config
@@ -133,6 +150,9 @@ class ReasoningGymTask(Task):
     def grade(self, problem: Problem, response: str) -> Grade:
         """Right if reasoning-gym gives full marks, or the number is the same."""
         answer = response.rpartition("####")[2].strip() if "####" in response else extract_answer(response)
+        if self.answers == "last_number":
+            answer = last_number(response)
+            response = f"#### {answer}"
         if not answer:
             return Grade(False, None, "no_answer")
         if _NUMBER.fullmatch(problem.answer):
@@ -163,6 +183,8 @@ class ReasoningGymTask(Task):
         compact, working = WORKINGS[self.generator].write(entry) if self.generator in WORKINGS else ("", "")
         if self.prompt == "compact":
             prompt = compact
+        elif self._chat is not None:
+            prompt = self._chat(entry["question"])
         elif self.prompt == "question":
             prompt = entry["question"].rstrip() + "\n"
         else:
@@ -191,9 +213,16 @@ class ReasoningGymTask(Task):
     def _start_caches(self) -> None:
         self._dataset = lru_cache(maxsize=_PROBES)(self._create_dataset)
         self._cached_problem = lru_cache(maxsize=_CACHED)(self._problem)
+        chat, _, wording = self.prompt.partition(":")
+        self._chat = None
+        if chat == "chat" and self._model is not None:
+            template = wording.replace("{question}", "{problem}") or "plain"
+            self._chat = PromptTemplate(f"chat:{template}", "plain", self._model)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_dataset", "_cached_problem")}
+        return {
+            name: value for name, value in vars(self).items() if name not in ("_dataset", "_cached_problem", "_chat")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

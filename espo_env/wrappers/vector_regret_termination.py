@@ -157,12 +157,13 @@ class VectorRegretTermination(VectorWrapper):
         slots: ArrayLike,
         responses: Sequence[Sequence[int] | NDArray[np.integer]],
         stop_reasons: Sequence[StopReason],
+        grade: bool = True,
     ) -> Completed:
         """Plays whole responses into slots, see :meth:`TokenGenerationVectorEnv.complete`.
 
         The caller's engine has asked the detector already; here a stopped response gets its ``fail_reward``.
         """
-        out = self.env.complete(slots, responses, stop_reasons, self.fail_reward)
+        out = self.env.complete(slots, responses, stop_reasons, self.fail_reward, grade)
         if self.env.autoreset_mode is AutoresetMode.SAME_STEP:
             self._clear(np.asarray(slots, np.int64))
         return out

@@ -4,15 +4,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from ray import tune
-
 from coin_fixtures import assert_same, coin_config, coin_model, weights  # noqa: F401 (fixtures)
 from coin_task import CoinTask
+from ray import tune
 
 import espo_env
 from espo_algo import ESPO, ESPOConfig
 from espo_env import StopReason
-
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -205,7 +203,7 @@ def test_another_kind_of_environment_is_refused(coin_config):
     with pytest.raises(TypeError, match="expected 'CartPole-v1' to be a token environment that takes"):
         build(coin_config(env="CartPole-v1", env_config={}))
     tune.register_env("pole", lambda context: gym.make("CartPole-v1"))
-    with pytest.raises(TypeError, match="expected a token environment .* got .*CartPole"):
+    with pytest.raises(TypeError, match=r"expected a token environment .* got .*CartPole"):
         build(coin_config(env="pole", env_config={}))
 
 

@@ -77,7 +77,11 @@ def test_the_vector_wrapper_stops_where_the_engine_stopped(coin_config, model):
     # The vector environment has no slot that waits: those that have ended are put back to the start, and left there.
     ended = np.zeros(40, bool)
     for t in range(12):
-        columns = {"token": np.zeros(40, np.int64), "regret": np.zeros(40, np.float32), "value": np.ones(40, np.float32)}
+        columns = {
+            "token": np.zeros(40, np.int64),
+            "regret": np.zeros(40, np.float32),
+            "value": np.ones(40, np.float32),
+        }
         for slot, episode in enumerate(episodes):
             if not ended[slot]:
                 columns["token"][slot] = episode.response_tokens[t]

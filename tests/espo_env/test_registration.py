@@ -18,17 +18,30 @@ ROOT = Path(espo_env.__file__).parents[1]
 WITH_TASK = sorted(env_id for env_id, kwargs in TASKS.items() if "task" in kwargs)
 
 
-def available(env_id):
+SAMPLES = Path(__file__).parents[1] / "data"
+
+
+def options(env_id):
     if "ReasoningGym" in env_id:
         pytest.importorskip("reasoning_gym")
+    if "Math" not in env_id:
+        return {}
+    train, evaluation = SAMPLES / "gsm8k_sample.jsonl", SAMPLES / "math500_sample.jsonl"
+    return {
+        "model": espo_env.Tokenizer.from_bytes(),
+        "train": train,
+        "preset": "gsm8k",
+        "eval": evaluation,
+        "eval_preset": "math-500",
+        "max_new_tokens": 2048,
+    }
 
 
 @pytest.mark.parametrize("env_id", WITH_TASK)
 def test_ids_build_environments_that_grade_their_own_solution(env_id):
-    available(env_id)
-    env = gym.make(env_id)
+    env = gym.make(env_id, **options(env_id))
     assert isinstance(env.unwrapped, TokenGenerationEnv)
-    for index in range(30):
+    for index in range(min(30, env.unwrapped.task.num_problems("train"))):
         _, info = env.reset(options={"index": index})
         for token in env.unwrapped.task.encode_solution(info["problem"]):
             _, reward, terminated, truncated, info = env.step(token)
@@ -37,12 +50,12 @@ def test_ids_build_environments_that_grade_their_own_solution(env_id):
 
 @pytest.mark.parametrize("env_id", WITH_TASK)
 def test_ids_build_vector_environments(env_id):
-    available(env_id)
-    env = gym.make_vec(env_id, num_envs=3, vectorization_mode="vector_entry_point", split="eval")
+    kwargs = {"split": "eval", **options(env_id)}
+    env = gym.make_vec(env_id, num_envs=3, vectorization_mode="vector_entry_point", **kwargs)
     assert isinstance(env, TokenGenerationVectorEnv)
     assert env.mdp.split == "eval"
     observation, _ = env.reset(seed=0)
-    single = gym.make(env_id, split="eval")
+    single = gym.make(env_id, **kwargs)
     np.testing.assert_array_equal(observation["tokens"][2], single.reset(seed=2)[0]["tokens"])
 
 

