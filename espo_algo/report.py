@@ -1,0 +1,171 @@
+"""What runs are shown as: a record for each iteration, a table, curves, a page of responses.
+
+- :func:`iteration_record`: the numbers of one iteration that curves are drawn from.
+- :func:`format_table`: an aligned text table.
+- :func:`plot_curves`: curves of several runs as a PNG (needs matplotlib: extra ``plots``).
+- :func:`choose_responses`: a few responses of each kind.
+- :func:`write_responses`: responses as an HTML page.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    ENV_RUNNER_SAMPLING_TIMER,
+    LEARNER_RESULTS,
+    LEARNER_UPDATE_TIMER,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    TIMERS,
+)
+
+from espo_env.rendering import render_html
+from espo_env.tokenizer import Tokenizer
+from espo_env.types import StopReason, Trajectory
+
+T = TypeVar("T", bound=Trajectory)
+
+__all__ = ["choose_responses", "format_table", "iteration_record", "plot_curves", "write_responses"]
+
+_PANELS = (
+    ("tokens", "accuracy", "accuracy in training (sampled)", "cumulative rollout tokens"),
+    ("iteration", "tokens", "cumulative rollout tokens", "iteration"),
+    ("iteration", "stop_rate", "share of responses stopped", "iteration"),
+    ("iteration", "response_length", "mean response length, tokens", "iteration"),
+)
+_SMOOTHING = 0.8
+
+
+def iteration_record(result: Mapping[str, Any]) -> dict[str, float]:
+    """Numbers of one iteration, as plain floats.
+
+    Args:
+        result: What ``ESPO.train()`` gave back.
+
+    Returns:
+        ``iteration``, ``tokens`` (rollout tokens so far), ``accuracy``, ``response_length``, ``stop_rate``, ``beta``,
+        ``warmup_done``, ``entropy``, ``vf_explained_var``, ``sampling_s``, ``update_s``.
+    """
+    rollouts, learner = result[ENV_RUNNER_RESULTS], result[LEARNER_RESULTS][DEFAULT_MODULE_ID]
+    numbers = {
+        "iteration": result["training_iteration"],
+        "tokens": rollouts[NUM_ENV_STEPS_SAMPLED_LIFETIME],
+        "accuracy": rollouts["accuracy"],
+        "response_length": rollouts["response_length"]["mean"],
+        "stop_rate": rollouts["stop_reason"][StopReason.REGRET],
+        "beta": result["beta"],
+        "warmup_done": result["warmup_done"],
+        "entropy": learner["entropy"],
+        "vf_explained_var": learner["vf_explained_var"],
+        "sampling_s": result[TIMERS][ENV_RUNNER_SAMPLING_TIMER],
+        "update_s": result[TIMERS][LEARNER_UPDATE_TIMER],
+    }
+    return {name: float(number) for name, number in numbers.items()}
+
+
+def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """An aligned text table: the first column to the left, the others to the right.
+
+    Raises:
+        ValueError: If a row has not as many cells as the header.
+
+    Example:
+        >>> print(format_table(["method", "tokens"], [["PPO", "72.6k"], ["early-stopping PPO", "55.2k"]]))
+        method              tokens
+        ------------------  ------
+        PPO                  72.6k
+        early-stopping PPO   55.2k
+    """
+    rows = [list(row) for row in rows]
+    for row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"expected rows of {len(header)} cells, got {row}")
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = (
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "  ".join([first, *others]).rstrip()
+
+    return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])
+
+
+def plot_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: str | Path) -> Path:
+    """Draws accuracy against tokens, and tokens, stop rate and response length against iterations.
+
+    Args:
+        histories: Name of a run -> its records (:func:`iteration_record`).
+        path: The PNG to write.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("expected matplotlib to be installed: pip install 'espo[plots]'") from error
+
+    # Not pyplot: nothing is shown, and the caller's backend is left alone.
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (x, y, title, xlabel) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
+        for number, (name, records) in enumerate(histories.items()):
+            steps, values = [r[x] for r in records], [r[y] for r in records]
+            smooth = y != "tokens"  # a batch is small, so its numbers jump
+            if smooth:
+                axes.plot(steps, values, color=f"C{number}", alpha=0.25, linewidth=1)
+            axes.plot(steps, _smoothed(values) if smooth else values, color=f"C{number}", label=name)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel(xlabel, fontsize=9)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+    return Path(path)
+
+
+def choose_responses(trajectories: Iterable[T], count: int) -> list[T]:
+    """Takes turns among the kinds of responses, so that a few of them show what happens.
+
+    The kinds, in this order: stopped; marked and wrong; marked and right (a false positive); right; wrong without a
+    stop or mark (missed); cut at the horizon. Within a kind the first ones are taken.
+
+    Args:
+        trajectories: To choose from.
+        count: How many, at most.
+    """
+    kinds: list[list[T]] = [[] for _ in range(6)]
+    for trajectory in trajectories:
+        if trajectory.stop_reason in (StopReason.EOS, StopReason.LENGTH, StopReason.REGRET):
+            kinds[_kind(trajectory)].append(trajectory)
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*kinds))
+    chosen = list(itertools.islice((trajectory for trajectory in turns if trajectory is not None), count))
+    return sorted(chosen, key=_kind)
+
+
+def write_responses(trajectories: Iterable[Trajectory], tokenizer: Tokenizer, path: str | Path, title: str) -> Path:
+    """Writes responses as an HTML page: regret of each token, score against threshold, the place of the stop."""
+    path = Path(path)
+    path.write_text(render_html(trajectories, tokenizer, title), "utf-8")
+    return path
+
+
+def _kind(trajectory: Trajectory) -> int:
+    if trajectory.stop_reason is StopReason.REGRET:
+        return 0
+    if trajectory.mark >= 0:
+        return 2 if trajectory.correct else 1
+    if trajectory.correct:
+        return 3
+    return 4 if trajectory.stop_reason is StopReason.EOS else 5
+
+
+def _smoothed(values: Sequence[float]) -> list[float]:
+    return list(itertools.accumulate(values, lambda old, new: _SMOOTHING * old + (1 - _SMOOTHING) * new))

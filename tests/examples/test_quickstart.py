@@ -1,0 +1,100 @@
+"""The quickstart, run as a newcomer runs it, with few updates."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "quickstart.py"
+
+
+def run(*arguments):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, env=environment, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "rule", "names"),
+    [
+        ("cycle", "never", ["start", "PPO"]),
+        ("reasoning_gym:chain_sum", "regret_value", ["start", "PPO", "early-stopping PPO"]),
+    ],
+)
+def test_trains_measures_and_reports(tmp_path, task, rule, names):
+    if task.startswith("reasoning_gym"):
+        pytest.importorskip("reasoning_gym")
+    small = ("--iterations", 2, "--problems", 32, "--warmup-steps", 3, "--output", tmp_path)
+    done = run("--task", task, "--rule", rule, *small)
+    assert done.returncode == 0, done.stderr
+    runs = json.loads((tmp_path / "results.json").read_text("utf-8"))["runs"]
+    assert list(runs) == names
+    for name, measured in runs.items():
+        assert len(measured["history"]) == (0 if name == "start" else 2)
+        # The table's numbers are those of the file.
+        row = next(line for line in done.stdout.splitlines() if line.startswith(f"{name} "))
+        for kind in ("sampled", "greedy"):
+            assert f"{measured[f'{kind}_accuracy']:.3f} ± {measured[f'{kind}_accuracy_error']:.3f}" in row
+        if measured["history"]:
+            assert measured["rollout_tokens"] == measured["history"][-1]["tokens"] > 0
+            assert f"{measured['rollout_tokens'] / 1e3:.1f}k" in row
+    # The same start, problems and seeds: the first batch, in which nothing is stopped yet, is the same one.
+    assert len({(runs[name]["history"][0]["tokens"], runs[name]["history"][0]["accuracy"]) for name in names[1:]}) == 1
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "<article>" in (tmp_path / "responses.html").read_text("utf-8")
+    for name in ("results.json", "curves.png", "responses.html"):
+        assert str(tmp_path / name) in done.stdout
+    assert ("built in favour" in done.stdout) == (task == "cycle")
+
+
+def test_start_is_made_once_for_a_setting(tmp_path):
+    quickstart = _load()
+    folder = quickstart.make_start("walk", tmp_path, warmup_steps=2)
+    weights = folder / "model.safetensors"
+    made = weights.stat().st_mtime_ns
+    assert quickstart.make_start("walk", tmp_path, warmup_steps=2) == folder
+    assert weights.stat().st_mtime_ns == made
+    quickstart.make_start("walk", tmp_path, warmup_steps=3)
+    assert weights.stat().st_mtime_ns > made
+    assert [p["step"] for p in json.loads((folder / "warmup.json").read_text("utf-8"))["points"]] == [3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--task", "walks"], "expected a task out of ['arithmetic', 'cycle', 'walk'] or 'reasoning_gym:<generator>'"),
+        (["--task", "reasoning_gym:countdown"], "can be scored safely"),
+        (["--rule", "sometimes"], "invalid choice: 'sometimes'"),
+        (["--iterations", "0"], "expected --iterations of at least 1, got 0"),
+        (["--warmup-steps", "0"], "expected --warmup-steps of at least 1, got 0"),
+        (["--model", "no/such/folder"], "expected --model with a config.json in it, got 'no/such/folder'"),
+    ],
+)
+def test_bad_flags_are_explained(arguments, message, capsys):
+    quickstart = _load()
+    with pytest.raises(SystemExit) as ended:
+        quickstart.parse_arguments(arguments)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_build_config_is_a_config_to_start_from(tmp_path):
+    config = _load().build_config(task="walk", rule="random", seed=3, iterations=7, output=tmp_path, warmup_steps=1)
+    config.validate()
+    assert (config.rule, config.seed, config.planned_iterations) == ("random", 3, 7)
+    assert config.check_task().max_new_tokens == config.max_new_tokens
+
+
+def _load():
+    sys.path.insert(0, str(SCRIPT.parent))
+    try:
+        import quickstart
+    finally:
+        sys.path.pop(0)
+    return quickstart
