@@ -26,7 +26,10 @@ To start from its settings in Python::
 
 Results to expect
 -----------------
-RESULTS
+On 2 cores about 3 minutes, the supervised warm-up included; ``cycle`` and ``walk`` need about 3 more for theirs. On the
+arithmetic chains (seeds 1 and 2) early stopping wrote 11 % fewer rollout tokens than PPO in as many updates; sampled
+accuracy differed by -1.6 and +1.4 points, greedy accuracy by -3.8 and -0.9; about one marked response in ten would have
+been right. The README has the table and says why.
 """
 
 from __future__ import annotations
