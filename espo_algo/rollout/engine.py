@@ -46,6 +46,23 @@ class GenerationRequest:
     max_new_tokens: int
     mark_only: bool = False
 
+    def check(self, vocab_size: int, max_length: int) -> None:
+        """Raises a ValueError if an engine with this vocabulary and length cannot answer it."""
+        prompt, new = self.prompt_tokens, self.max_new_tokens
+        if not len(prompt):
+            raise ValueError(f"expected a prompt of at least one token, got none (request {self.request_id})")
+        if prompt.min() < 0 or prompt.max() >= vocab_size:
+            raise ValueError(f"expected token ids in [0, {vocab_size}), got {prompt.min()} to {prompt.max()}")
+        if new < 1:
+            raise ValueError(f"expected max_new_tokens >= 1, got {new}")
+        if len(prompt) + new > max_length:
+            raise ValueError(
+                f"expected prompt and new tokens within max_length {max_length} (the engine's, at most the "
+                f"model's context), got {len(prompt)} + {new} = {len(prompt) + new}"
+            )
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"expected a seed in [0, 2**64), got {self.seed}")
+
 
 @dataclass(frozen=True, slots=True)
 class SamplingSettings:

@@ -145,7 +145,7 @@ class TorchEngine:
             ValueError: If a request cannot be answered; none of them is queued then.
         """
         for request in requests:
-            self._check_request(request)
+            request.check(self._model.config.vocab_size, self.max_length)
         self._waiting.extend(requests)
 
     @torch.no_grad()  # not inference_mode: tables that a model builds lazily would break the learner's backward pass
@@ -255,22 +255,6 @@ class TorchEngine:
     def _expect_idle(self, what: str) -> None:
         if self.num_unfinished:
             raise RuntimeError(f"expected no unfinished responses at {what}, got {self.num_unfinished}")
-
-    def _check_request(self, request: GenerationRequest) -> None:
-        prompt, new, vocabulary = request.prompt_tokens, request.max_new_tokens, self._model.config.vocab_size
-        if not len(prompt):
-            raise ValueError(f"expected a prompt of at least one token, got none (request {request.request_id})")
-        if prompt.min() < 0 or prompt.max() >= vocabulary:
-            raise ValueError(f"expected token ids in [0, {vocabulary}), got {prompt.min()} to {prompt.max()}")
-        if new < 1:
-            raise ValueError(f"expected max_new_tokens >= 1, got {new}")
-        if len(prompt) + new > self.max_length:
-            raise ValueError(
-                f"expected prompt and new tokens within max_length {self.max_length} (the engine's, at most the "
-                f"model's context), got {len(prompt)} + {new} = {len(prompt) + new}"
-            )
-        if request.seed < 0:
-            raise ValueError(f"expected a seed >= 0, got {request.seed}")
 
     @torch.no_grad()
     def _check_decoding(self) -> None:

@@ -221,7 +221,7 @@ class VLLMEngine:
         from vllm.sampling_params import RequestOutputKind
 
         for request in requests:
-            self._check_request(request)
+            request.check(self._model.config.vocab_size, self.max_length)
         if requests:
             self._wake_up()
         for request in requests:
@@ -305,22 +305,6 @@ class VLLMEngine:
     def _expect_idle(self, what: str) -> None:
         if self.num_unfinished:
             raise RuntimeError(f"expected no unfinished responses at {what}, got {self.num_unfinished}")
-
-    def _check_request(self, request: GenerationRequest) -> None:
-        prompt, new, vocabulary = request.prompt_tokens, request.max_new_tokens, self._model.config.vocab_size
-        if not len(prompt):
-            raise ValueError(f"expected a prompt of at least one token, got none (request {request.request_id})")
-        if prompt.min() < 0 or prompt.max() >= vocabulary:
-            raise ValueError(f"expected token ids in [0, {vocabulary}), got {prompt.min()} to {prompt.max()}")
-        if new < 1:
-            raise ValueError(f"expected max_new_tokens >= 1, got {new}")
-        if len(prompt) + new > self.max_length:
-            raise ValueError(
-                f"expected prompt and new tokens within max_length {self.max_length} (the engine's, at most the "
-                f"model's context), got {len(prompt)} + {new} = {len(prompt) + new}"
-            )
-        if not 0 <= request.seed < 2**64:
-            raise ValueError(f"expected a seed in [0, 2**64), got {request.seed}")
 
 
 def engine_weights(model: LanguageModelWithCritic) -> dict[str, Tensor]:

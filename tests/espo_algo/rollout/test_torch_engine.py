@@ -413,7 +413,7 @@ def test_a_prompt_that_just_fits_fills_the_context():
 
 
 def test_a_negative_seed_is_refused():
-    with pytest.raises(ValueError, match="seed >= 0, got -1"):
+    with pytest.raises(ValueError, match=r"a seed in \[0, 2\*\*64\), got -1"):
         make_engine().submit([GenerationRequest(0, np.ones(2, np.int32), seed=-1, max_new_tokens=2)])
 
 
