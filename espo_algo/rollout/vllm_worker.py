@@ -237,7 +237,14 @@ class EarlyStoppingWorker:
 
         Raises:
             RuntimeError: If this vLLM samples in another way than this module knows.
+            ValueError: If its attention does not know the model's head size; it would say so in the first step only.
         """
+        for group in (group for groups in self.model_runner.attn_groups for group in groups):
+            if not group.backend.supports_head_size(size := group.kv_cache_spec.head_size):
+                raise ValueError(
+                    f"expected attention heads of a size out of {group.backend.get_supported_head_sizes()} "
+                    f"({group.backend.get_name()}), got {size}"
+                )
         if type(self.model_runner.sampler) is not Sampler:
             raise RuntimeError(
                 f"expected vLLM's model runner with its plain sampler (VLLM_USE_V2_MODEL_RUNNER=0, no speculative "
