@@ -123,7 +123,7 @@ def run_benchmark(
         count = mdp.task.num_problems(mdp.split)
         come_from = {
             **(source or {}),
-            "data_set": {"env": str(data.env), **_plain(data.env_config)},
+            "data_set": {"env": _plain(data.env), **_plain(data.env_config)},
             "samples": num_samples,
             "seed": seed,
             "max_new_tokens": mdp.max_new_tokens,
@@ -255,10 +255,15 @@ def _stopped(episode: TokenEpisode) -> TokenEpisode:
     )
 
 
-def _plain(env_config: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: value if isinstance(value, str | int | float | None) else str(value) for name, value in env_config.items()
-    }
+def _plain(value: Any) -> Any:
+    """As JSON, and the same in another process: of an object its class, of a function its name."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, str | int | float | None):
+        return value
+    return str(value) if isinstance(value, Path) else getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _number(value: float) -> float | None:

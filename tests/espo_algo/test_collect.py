@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from gymnasium.vector import AutoresetMode
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from espo_algo import LanguageModelWithCritic, TokenEpisode
-from espo_algo.rollout.collect import ResponsePlan, collect
+from espo_algo.rollout.collect import ResponsePlan, collect, stream
 from espo_algo.rollout.engine import RegretState
 from espo_algo.rollout.torch_engine import TorchEngine
 from espo_env.early_stopping import RegretStatistics
@@ -187,3 +190,61 @@ def test_an_engine_that_fails_is_idle_afterwards(
             collect(engine, env, plans(INDICES))
     assert engine.num_unfinished == 0
     assert len(collect(engine, env, plans(INDICES))) == PROBLEMS
+
+
+class LateVerdict(Future[Grade]):
+    """Is there only when it is waited for."""
+
+    def __init__(self, grade: Callable[[], Grade]) -> None:
+        super().__init__()
+        self.grade = grade
+
+    def result(self, timeout: float | None = None) -> Grade:
+        return self.grade()
+
+
+class SlowTask(FragileTask):
+    """Its grader is never done by itself; writes down how much was unfinished when a verdict was waited for."""
+
+    def __init__(self, *broken: tuple[int, ...]) -> None:
+        super().__init__(*broken)
+        self.engine: WatchedEngine
+        self.unfinished: list[int] = []
+
+    def submit(self, problem: Problem, response: str) -> Future[Grade]:
+        def grade() -> Grade:
+            self.unfinished.append(self.engine.num_unfinished)
+            return self.grade(problem, response)
+
+        return LateVerdict(grade)
+
+
+def test_decoding_does_not_wait_for_grades(model: LanguageModelWithCritic) -> None:
+    broken = ((0, 1), (5, 6, 7, 8, 9, 30, 31, 32))
+    task = SlowTask(*broken)
+    engine, env = build(model, task, slots=3)
+    task.engine = engine
+    episodes = collect(engine, env, plans(INDICES))
+    expected = collect(*build(model, FragileTask(*broken), slots=3), plans(INDICES))
+    for late, soon in zip(episodes, expected, strict=True):
+        np.testing.assert_array_equal(late.response_tokens, soon.response_tokens)
+        assert (late.correct, late.reward, late.error, late.grade) == (
+            soon.correct,
+            soon.reward,
+            soon.error,
+            soon.grade,
+        )
+    assert len(task.unfinished) > 5
+    assert set(task.unfinished) == {0}
+
+
+def test_responses_come_as_they_finish_and_leaving_early_leaves_the_engine_idle(model: LanguageModelWithCritic) -> None:
+    engine, env = build(model, FragileTask(), slots=3)
+    running = stream(engine, env, plans(INDICES))
+    for _ in range(5):
+        number, episode = next(running)
+        assert episode.problem.index == INDICES[number]
+        assert (episode.correct is not None) is (episode.stop_reason is StopReason.EOS)
+    assert engine.num_unfinished > 0
+    running.close()
+    assert engine.num_unfinished == 0

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from espo_env.grading.extraction import TAIL_CHARS, extract_answer, nesting_depth
+from espo_env.grading.extraction import TAIL_CHARS, extract_answer, last_number, nesting_depth
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,21 @@ def test_only_the_end_of_a_response_is_looked_at():
 
 def test_nesting_depth_counts_open_brackets():
     assert [nesting_depth(text) for text in ("7", "(7)", "([7]) {}", "((", "))((")] == [0, 1, 2, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("The answer is 7.", "7"),
+        ("7 - 3 = 4", "4"),
+        ("5 - 9 = -4.", "-4"),
+        ("7-3", "3"),  # a minus between numbers is no sign
+        ("it costs $1,234.50!", "1,234.50"),
+        ("2,3", "3"),
+        ("x2 and y", None),
+        ("none", None),
+        ("9" * (TAIL_CHARS + 5) + " 4", "4"),
+    ],
+)
+def test_last_number(text, number):
+    assert last_number(text) == number

@@ -208,3 +208,48 @@ except ImportError as error:
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert "pip install 'espo[tasks]'" in out.stdout
+
+
+CHAT = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}[assistant]"
+
+
+@pytest.fixture
+def chat_model(tmp_path):
+    """The folder of a tokenizer with a chat template."""
+    pytest.importorskip("jinja2")
+    Tokenizer.from_bytes().save_pretrained(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(CHAT, "utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [("chat", "[user] {}[assistant]"), ("chat:Now: {question} Go!", "[user] Now: {} Go![assistant]")],
+)
+def test_questions_in_the_models_chat_template(chat_model, prompt, expected):
+    task = ReasoningGymTask("chain_sum", tokenizer=chat_model, prompt=prompt)
+    for copy in (task, pickle.loads(pickle.dumps(task))):
+        problem = copy.problem(3)
+        assert problem.prompt == expected.format(problem.metadata["question"])
+    task.validate(50)
+
+
+def test_the_chat_template_needs_a_folder():
+    with pytest.raises(ValueError, match="the model folder as tokenizer with prompt 'chat', got None"):
+        ReasoningGymTask("chain_sum", prompt="chat")
+
+
+def test_the_last_number_can_be_the_answer():
+    lenient, strict = (ReasoningGymTask("chain_sum", answers=answers) for answers in ("last_number", "marked"))
+    problem = lenient.problem(0)
+    for text, right in (
+        (f"Adding up gives {problem.answer}.", True),
+        (f"The answer is 1 + 1 = {problem.answer}", True),
+        (f"{problem.answer} or 123456?", False),
+        ("I do not know", False),
+    ):
+        assert lenient.grade(problem, text).correct is right
+        assert not strict.grade(problem, text).correct
+    lenient.validate(50)
+    with pytest.raises(ValueError, match=r"answers out of .*, got 'first'"):
+        ReasoningGymTask("chain_sum", answers="first")
