@@ -14,6 +14,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.algorithms.ppo.ppo import PPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from transformers import AutoConfig, PretrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from espo_algo.learner import ESPOLearner
 from espo_algo.model import CriticKind, LanguageModelWithCritic
@@ -392,12 +393,13 @@ class ESPOConfig(PPOConfig):
 
         Raises:
             ImportError: If vLLM is asked for and none that is supported is installed.
-            ValueError: If the model lacks tokens of the tokenizer, or prompt and response do not fit its context.
+            ValueError: If vLLM is asked for and the architecture is not supported; if the model lacks tokens of the
+                tokenizer, or prompt and response do not fit its context.
         """
         if self.engine == "vllm":
-            from espo_algo.rollout.vllm_engine import check_vllm
+            from espo_algo.rollout.vllm_start import check_vllm
 
-            check_vllm(self.weight_transfer)
+            check_vllm(self.architecture, self.weight_transfer)
         mdp: TokenMDP = make_vector_env(self).unwrapped.mdp
         model = self.pretrained_config
         if mdp.vocab_size > model.vocab_size:
@@ -419,6 +421,11 @@ class ESPOConfig(PPOConfig):
     def pretrained_config(self) -> PretrainedConfig:
         """The language model's own configuration."""
         return AutoConfig.from_pretrained(self.model_name)
+
+    @property
+    def architecture(self) -> str:
+        """Name of the class that the language model is loaded as."""
+        return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(self.pretrained_config.model_type, "an unknown architecture")
 
     @property
     def sampling(self) -> SamplingSettings:

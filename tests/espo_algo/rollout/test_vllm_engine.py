@@ -29,7 +29,8 @@ from transformers import AutoModelForCausalLM, GPT2Config
 from espo_algo.model import LanguageModelWithCritic
 from espo_algo.rollout.engine import GenerationRequest, RegretState, SamplingSettings
 from espo_algo.rollout.torch_engine import TorchEngine
-from espo_algo.rollout.vllm_engine import VLLMEngine, check_vllm
+from espo_algo.rollout.vllm_engine import VLLMEngine
+from espo_algo.rollout.vllm_start import check_vllm
 from espo_env.early_stopping import RegretStatistics
 from espo_env.types import StopReason
 
