@@ -96,15 +96,19 @@ class ESPO(PPO):
         """Shares the plans out over the runners; the episodes come back in the plans' order, whoever wrote them."""
         if not self.env_runner_group.num_remote_workers():
             return self.env_runner.sample(plans=plans)
-        runners = self.env_runner_group.healthy_worker_ids()
+        runners, newest = self.env_runner_group.healthy_worker_ids(), self._newest_weights()
         shares = {runner: range(i, len(plans), len(runners)) for i, runner in enumerate(runners)}
 
-        def sample(runner: ESPOEnvRunner) -> list[tuple[int, TokenEpisode]]:
+        def sample(runner: ESPOEnvRunner) -> list[tuple[int, TokenEpisode]] | None:
+            if runner.weights_version != newest:
+                return None  # restarted since the last sync, and nobody has noticed
             share = shares[runner.worker_index]
             return list(zip(share, runner.sample(plans=[plans[i] for i in share]), strict=True))
 
-        batches = self.env_runner_group.foreach_env_runner(sample, local_env_runner=False)
-        numbered = [pair for batch in batches for pair in batch]
+        batches = list(self.env_runner_group.foreach_env_runner(sample, local_env_runner=False))
+        if None in batches:
+            self._sync(self.env_runner_group)
+        numbered = [pair for batch in batches for pair in batch or ()]
         return [episode for _, episode in sorted(numbered, key=lambda pair: pair[0])]
 
     def _next_plans(self) -> list[ResponsePlan]:
@@ -176,6 +180,9 @@ class ESPO(PPO):
             config.weight_sync_timeout_s,
         )
 
+    def _newest_weights(self) -> int:
+        return first_result(self.learner_group.foreach_learner(lambda learner: learner._weights_seq_no))
+
     def _timer(self, name: str) -> Any:
         # The window makes it this iteration's time; RLlib's default is an average over all of them.
         return self.metrics.log_time((TIMERS, name), reduce="mean", window=1)
@@ -219,7 +226,7 @@ class ESPO(PPO):
             RuntimeError: If an evaluation runner had others.
         """
         results = super().evaluate(*args, **kwargs)
-        newest = first_result(self.learner_group.foreach_learner(lambda learner: learner._weights_seq_no))
+        newest = self._newest_weights()
         measured = results.get(ENV_RUNNER_RESULTS, {}).get(WEIGHTS_SEQ_NO, newest)
         if measured != newest:
             raise RuntimeError(f"expected evaluation runners with weights {newest}, got {measured}")

@@ -42,12 +42,15 @@ class ESPOEnvRunner(EnvRunner, Checkpointable):
     """Answers problems with the current policy; RLlib's ``env_runner_cls``.
 
     With remote runners the algorithm's local one is a shell without environment, model and engine.
+
+    Attributes:
+        weights_version: The learner's number of the weights it has; -1 before the first.
     """
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
         self._spaces = kwargs.get("spaces")
-        self._weights_version = 0
+        self.weights_version = -1
         self.module: LanguageModelRLModule | None = None
         self.engine: Engine | None = None
         if self.worker_index == 0 and self.num_workers > 0 and not config.create_env_on_local_worker:
@@ -101,7 +104,7 @@ class ESPOEnvRunner(EnvRunner, Checkpointable):
         if self.config.in_evaluation:
             # In training the algorithm logs, over all runners' episodes at once.
             log_rollouts(self.metrics, episodes)
-            self.metrics.log_value(WEIGHTS_SEQ_NO, self._weights_version, reduce="min", window=1)
+            self.metrics.log_value(WEIGHTS_SEQ_NO, self.weights_version, reduce="min", window=1)
         return episodes
 
     def _evaluation_plans(self, num_episodes: int) -> list[ResponsePlan]:
@@ -138,7 +141,7 @@ class ESPOEnvRunner(EnvRunner, Checkpointable):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """The version of the weights, and the weights if asked for by name: in a checkpoint the learner keeps them."""
-        state: dict[str, Any] = {WEIGHTS_SEQ_NO: self._weights_version}
+        state: dict[str, Any] = {WEIGHTS_SEQ_NO: self.weights_version}
         named = components is not None and self._check_component(COMPONENT_RL_MODULE, components, not_components)
         if self.module is not None and named:
             state[COMPONENT_RL_MODULE] = self.module.get_state(inference_only=True)
@@ -151,8 +154,8 @@ class ESPOEnvRunner(EnvRunner, Checkpointable):
         weights = state[COMPONENT_RL_MODULE]
         weights = ray.get(weights) if isinstance(weights, ray.ObjectRef) else weights
         self.module.set_state(weights.get(DEFAULT_MODULE_ID, weights))
-        self._weights_version = int(state.get(WEIGHTS_SEQ_NO, 0))
-        self.engine.weights_changed(self._weights_version)
+        self.weights_version = int(state.get(WEIGHTS_SEQ_NO, 0))
+        self.engine.weights_changed(self.weights_version)
 
     def weights_transferred(self, control: RegretControl, version: int) -> None:
         """What is left of a sync after vLLM's weight transfer: the regret state and the version."""
@@ -161,7 +164,7 @@ class ESPOEnvRunner(EnvRunner, Checkpointable):
         if self.module is None or not isinstance(self.engine, VLLMEngine):
             raise RuntimeError(f"expected a vLLM engine, got {self.engine!r}")
         self.module.regret_control = control
-        self._weights_version = version
+        self.weights_version = version
         self.engine.weights_transferred(version)
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The algorithm with runners and learners in actors of their own, under Tune, and when they die."""
 
+import contextlib
 import time
 
 import numpy as np
@@ -86,6 +87,25 @@ def test_a_killed_runner_does_not_end_training(two_runners):
     assert len(received) == 2
     for state in received:
         assert_same(state, weights(algo))
+
+
+def test_a_runner_that_restarted_unnoticed_writes_nothing_until_it_has_the_weights(two_runners):
+    algo, _ = two_runners
+    before = algo.train()["num_missing_episodes_lifetime"]
+    actor = algo.env_runner_group._worker_manager._actors[1]
+    ray.kill(actor, no_restart=False)
+    deadline = time.monotonic() + 120
+    version = None
+    while version != -1:
+        assert time.monotonic() < deadline, "the killed runner did not come back"
+        time.sleep(0.2)
+        with contextlib.suppress(ray.exceptions.RayActorError):  # on its way
+            version = ray.get(actor.apply.remote(lambda runner: runner.weights_version))
+    assert algo.env_runner_group.num_healthy_remote_workers() == 2
+    for missing in (16, 16):
+        result = algo.train()
+        assert result["num_missing_episodes_lifetime"] - before == missing
+        assert result["mismatch"]["kl"] < 1e-6
 
 
 def test_restored_remote_runners_have_the_checkpoints_weights(two_runners, tmp_path):
