@@ -217,10 +217,12 @@ class EarlyStoppingSampler:
         self._horizons[index] = self._on_device(horizons)
         self._marks_only[index] = self._on_device(np.array([int(p.extra_args["mark_only"]) for p in params]))
         self._uniforms[index, : uniforms.shape[1]] = self._on_device(uniforms)
-        self.detector.reset(slots, draws)
+        self.detector.reset(index, self._on_device(draws))
 
     def _on_device(self, array: NDArray) -> Tensor:
-        return torch.from_numpy(array).to(self._device)
+        tensor = torch.from_numpy(array)
+        # From pinned memory, because the host would wait for the forward pass otherwise.
+        return tensor if self._device.type == "cpu" else tensor.pin_memory().to(self._device, non_blocking=True)
 
 
 class EarlyStoppingWorker:

@@ -107,13 +107,15 @@ class FailureDetector:
         """Starts new responses: ``z_{-1} = 0``.
 
         Args:
-            slots: Indices of the slots, shape (n,), or None for all.
-            draws: Exp(1) variates for the ``random`` rule, shape (n,); drawn here where None.
+            slots: Indices of the slots, shape (n,), numpy or torch, or None for all.
+            draws: Exp(1) variates for the ``random`` rule, shape (n,), numpy or torch; drawn here where None.
         """
         index = slice(None) if slots is None else slots
         if draws is None:
             count = self.num_slots if slots is None else len(slots)
             draws = self._rng.exponential(size=count).astype(np.float32)
+        elif isinstance(self._z, np.ndarray) and hasattr(draws, "new_tensor"):
+            self._to(draws)
         if not isinstance(self._z, np.ndarray):
             import torch  # numpy users never reach this line
 

@@ -123,7 +123,8 @@ def test_random_rule_in_torch_stops_where_it_stops_in_numpy():
     stops = []
     for convert in (np.asarray, torch.from_numpy):
         detector = FailureDetector(64, rule="random", beta=2.0)
-        detector.reset(draws=draws)
+        detector.reset(draws=convert(draws))
+        detector.reset(convert(np.array([3, 5])), convert(draws[[3, 5]]))
         stops.append([detector.update(convert(zeros), convert(zeros)).stop.tolist() for _ in range(30)])
     assert stops[0] == stops[1]
 
