@@ -1,8 +1,8 @@
 """The algorithm on vLLM runners, each in an actor of its own."""
 
 import importlib
+import os
 import time
-from functools import partial
 from importlib.util import find_spec
 from typing import Literal
 
@@ -51,9 +51,7 @@ def vllm(config):
 @needs_vllm
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("weight_transfer", [None, "file"])
-def test_training_is_that_on_the_embedded_engine_and_outlives_a_killed_runner(
-    coin_config, weight_transfer, monkeypatch
-):
+def test_training_is_that_on_the_embedded_engine_and_outlives_its_runner(coin_config, weight_transfer, monkeypatch):
     embedded = coin_config().early_stopping(**EARLY).build_algo()
     expected = [embedded.train() for _ in range(4)]
     config = vllm(coin_config()).early_stopping(**EARLY)
@@ -72,25 +70,50 @@ def test_training_is_that_on_the_embedded_engine_and_outlives_a_killed_runner(
     assert_same(weights(algo), weights(embedded), rtol=1e-3, atol=1e-4)
     embedded.stop()
 
-    kill = partial(ray.kill, algo.env_runner_group._worker_manager._actors[1], no_restart=False)
-    if weight_transfer:
-        call = RunnerClient._call
-
-        def dies_on_the_way(client, method, arguments):
-            if method == "update_weights":
-                monkeypatch.setattr(RunnerClient, "_call", call)
-                kill()
-            call(client, method, arguments)
-
-        monkeypatch.setattr(RunnerClient, "_call", dies_on_the_way)
-    else:
-        kill()
-    deadline = time.monotonic() + 200
-    while not (result := algo.train())["num_missing_episodes_lifetime"]:
-        assert time.monotonic() < deadline, "nobody died"
-    assert result["env_runners"]["num_episodes"] == 32
-    assert result["mismatch"]["kl"] < 1e-6  # it has the learner's weights again
+    for number, trouble in enumerate((dies_in_a_transfer,) if weight_transfer else (raises, exits), start=1):
+        trouble(algo, monkeypatch)
+        deadline = time.monotonic() + 200
+        while (result := algo.train())["num_missing_episodes_lifetime"] < 32 * number:
+            assert time.monotonic() < deadline, "nobody died"
+        assert result["num_missing_episodes_lifetime"] == 32 * number
+        assert result["env_runners"]["num_episodes"] == 32
+        assert result["mismatch"]["kl"] < 1e-6  # it has the learner's weights again
     algo.stop()
+
+
+def raises(algo, monkeypatch):
+    """The engine dies in the middle of a rollout."""
+
+    def dead():
+        raise RuntimeError("the engine is dead")
+
+    in_the_fifth_step(algo, dead)
+
+
+def exits(algo, monkeypatch):
+    """The runner's process is killed in the middle of a rollout."""
+    in_the_fifth_step(algo, lambda: os._exit(1))
+
+
+def in_the_fifth_step(algo, happens):
+    def prepare(runner):
+        step, steps = runner.engine._engine.step, iter(range(1, 10**9))
+        runner.engine._engine.step = lambda: happens() if next(steps) == 5 else step()
+
+    algo.env_runner_group.foreach_env_runner(prepare, local_env_runner=False)
+
+
+def dies_in_a_transfer(algo, monkeypatch):
+    """The runner is killed when half of a weight transfer is through."""
+    call, actor = RunnerClient._call, algo.env_runner_group._worker_manager._actors[1]
+
+    def kill_and_call(client, method, arguments):
+        if method == "update_weights":
+            monkeypatch.setattr(RunnerClient, "_call", call)
+            ray.kill(actor, no_restart=False)
+        call(client, method, arguments)
+
+    monkeypatch.setattr(RunnerClient, "_call", kill_and_call)
 
 
 def test_vllm_needs_an_actor_of_its_own(coin_config):
