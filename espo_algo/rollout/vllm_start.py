@@ -127,6 +127,7 @@ def start_vllm(
         options.setdefault("kv_cache_memory_bytes", _cache_bytes(model, num_slots, max_length))
     if tensor_parallel_size > 1:
         options.setdefault("distributed_executor_backend", "mp")  # vLLM would ask Ray for actors of its own
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # a CPU would need a NUMA node for each worker
     arguments = EngineArgs(
         model=str(_write_config(model, ARCHITECTURES[architecture], envs.VLLM_CACHE_ROOT)),
         runner="generate",

@@ -52,7 +52,7 @@ CACHE = 1 << 30
 T = TypeVar("T")
 
 
-def halfway(x):  # a stop rule: half of the responses, by their draw, are stopped where `HALF` says
+def halfway(x):  # a stop rule: half of the responses, by their draw, are stopped after `beta` steps
     return x.steps * (x.draws > np.log(2)), x.values * 0 + 1
 
 
@@ -71,11 +71,20 @@ def make_model(name: str) -> LanguageModelWithCritic:
 
 
 def make_requests(count: int, length: int) -> list[GenerationRequest]:
-    """With seeds that never draw the end token: it is the first one, so it is drawn by the smallest uniforms."""
+    """With seeds that never draw the end token, and of which every second one draws that it is stopped."""
     rng = np.random.default_rng(0)
-    seeds = (seed for seed in itertools.count() if request_noise(seed, length)[0].min() > 4 / VOCABULARY)
+    seeds = itertools.count()
+
+    def next_seed(stopped: bool) -> int:
+        for seed in seeds:
+            uniforms, draw = request_noise(seed, length)
+            # The end token is the first one, which the smallest uniforms draw.
+            if uniforms.min() > 4 / VOCABULARY and (draw > np.log(2)) == stopped:
+                return seed
+        raise AssertionError
+
     return [
-        GenerationRequest(i, rng.integers(1, VOCABULARY, 16).astype(np.int32), seed=next(seeds), max_new_tokens=length)
+        GenerationRequest(i, rng.integers(1, VOCABULARY, 16).astype(np.int32), next_seed(i % 2 == 0), length)
         for i in range(count)
     ]
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections import Counter
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -233,14 +232,28 @@ def test_a_version_that_is_too_new_is_refused_with_both_numbers(tmp_path, monkey
 
 
 @needs_vllm
-@pytest.mark.parametrize(("name", "tied"), [("llama", True), ("qwen3", False)])
-def test_separate_critic_with_preemption_and_chunked_prefill(name, tied):
-    """In a process of its own, because it needs an engine of its own."""
+@pytest.mark.parametrize("arguments", ["crowded llama tied", "crowded qwen3 untied", "split qwen2 tied"])
+def test_in_a_process_of_its_own(arguments):
+    """What needs an engine with other options."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     child = subprocess.run(
-        [sys.executable, __file__, name, str(int(tied))], env=environment, capture_output=True, text=True, timeout=280
+        [sys.executable, __file__, *arguments.split()], env=environment, capture_output=True, text=True, timeout=280
     )
     assert child.returncode == 0, child.stderr[-4000:]
+
+
+def split_engine(name: str, tied: bool) -> None:
+    """The model is split over two workers, each a process."""
+    model = make_model(name, "separate", tied)
+    engine = VLLMEngine(model, num_slots=6, tensor_parallel_size=2, options=SMALL, **OPTIONS)
+    engine.set_regret_state(STATE)
+    requests = make_requests(40)
+    for version in range(3):
+        worst = worst_differences(model, requests, run(engine, requests))
+        assert max(worst["logprobs"], worst["z"]) < 1e-5, worst
+        train_a_little(model)
+        engine.weights_changed(version + 1)
+    engine.shutdown()
 
 
 def crowded_engine(name: str, tied: bool) -> None:
@@ -274,5 +287,5 @@ def crowded_engine(name: str, tied: bool) -> None:
 
 
 if __name__ == "__main__":
-    crowded_engine(sys.argv[1], bool(int(sys.argv[2])))
-    print(Path(__file__).name, "ok")
+    kind, architecture, tying = sys.argv[1:]
+    {"crowded": crowded_engine, "split": split_engine}[kind](architecture, tying == "tied")
