@@ -23,6 +23,7 @@ from engine_checks import (
     STATE,
     make_model,
     make_requests,
+    needs_weight_transfer,
     run,
     train_a_little,
     worst_differences,
@@ -94,6 +95,8 @@ def test_the_embedded_engine_is_a_plain_loop_over_transformers(critic):
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("weight_transfer", [None, "ipc", "nccl"])
 def test_training_through_each_way_for_weights(coin_config, weight_transfer):
+    if weight_transfer:
+        needs_weight_transfer()
     if weight_transfer == "nccl" and gpus < 2:
         pytest.skip("nccl needs two GPUs, one for the learner")
     share = 1 if weight_transfer == "nccl" else 0.5

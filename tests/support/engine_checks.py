@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
@@ -14,6 +15,7 @@ from espo_algo.episodes import TokenEpisode
 from espo_algo.model import LanguageModelWithCritic
 from espo_algo.rollout.engine import Engine, GenerationRequest, RegretState, SamplingSettings
 from espo_algo.rollout.sampling import request_noise
+from espo_algo.rollout.vllm_start import check_vllm
 from espo_env.early_stopping import RegretStatistics
 from espo_env.types import StopReason
 
@@ -50,6 +52,14 @@ def make_model(name: str, critic: str, tied: bool, scale: float = 0.2) -> Langua
             for parameter in model.critic_trunk.parameters():
                 parameter.normal_(std=0.2)
     return model
+
+
+def needs_weight_transfer() -> None:
+    """Skips a test where the installed vLLM has no weight transfer that is known."""
+    try:
+        check_vllm(weight_transfer="nccl")
+    except ImportError as error:
+        pytest.skip(str(error))
 
 
 @torch.no_grad()

@@ -46,13 +46,14 @@ with contextlib.suppress(ImportError):
         update_info_cls = FileUpdate
 
         def init_transfer_engine(self, init_info: FileInit) -> None:
-            assert init_info.rank_offset == 1
+            self.rank = init_info.rank_offset
 
         def start_weight_update(self) -> None:
             initialize_layerwise_reload(self.model)
 
         def receive_weights(self, update_info: FileUpdate) -> None:
             self.model.load_weights(list(load_file(update_info.file).items()))
+            Path(f"{update_info.file}.{self.rank}").touch()
 
         def finish_weight_update(self) -> None:
             finalize_layerwise_reload(self.model, self.model_config)
@@ -77,6 +78,8 @@ with contextlib.suppress(ImportError):
                 save_file(weights, file)
                 self.client.start_weight_update()
                 self.client.update_weights({"file": file})
+                received = sorted(int(path.suffix[1:]) for path in Path(folder).glob("*.safetensors.*"))
+                assert received == list(range(1, len(received) + 1)) != [], received
                 self.client.finish_weight_update()
 
     WeightTransferEngineFactory.register_engine("file", FileReceiver)

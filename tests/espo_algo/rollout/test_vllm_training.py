@@ -11,6 +11,7 @@ import ray
 import torch
 from coin_fixtures import assert_same, coin_config, weights  # noqa: F401 (a fixture)
 from coin_task import CoinTask
+from engine_checks import needs_weight_transfer
 from transformers import AutoModelForCausalLM, GPT2Config, Qwen2Config
 
 import espo_algo.config
@@ -52,13 +53,16 @@ def vllm(config):
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("weight_transfer", [None, "file"])
 def test_training_is_that_on_the_embedded_engine_and_outlives_its_runner(coin_config, weight_transfer, monkeypatch):
+    if weight_transfer:
+        needs_weight_transfer()
     embedded = coin_config().early_stopping(**EARLY).build_algo()
     expected = [embedded.train() for _ in range(4)]
     config = vllm(coin_config()).early_stopping(**EARLY)
     if weight_transfer:
         # vLLM's own weight transfer; its backends want GPUs, so that the bytes go through a file here.
         monkeypatch.setattr(espo_algo.config, "WeightTransfer", Literal["file"])
-        config.generation(weight_transfer=weight_transfer)
+        # With two runners: each has ranks of its own, and the one that does not die has to be brought back too.
+        config.generation(weight_transfer=weight_transfer).env_runners(num_env_runners=2)
         config.environment(env_config={"task": "file_transfer:CoinTask"})
         importlib.import_module("file_transfer")
     algo = config.fault_tolerance(delay_between_env_runner_restarts_s=0.0).build_algo()
