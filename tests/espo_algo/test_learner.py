@@ -214,7 +214,8 @@ def test_micro_batches_give_the_gradients_of_the_whole_batch(config: ESPOConfig,
     whole = build_learner(config.copy(copy_frozen=False).training(max_tokens_per_microbatch=10_000))
     parts = build_learner(config.copy(copy_frozen=False).training(max_tokens_per_microbatch=budget))
     metrics = [update(learner, episodes) for learner in (whole, parts)]
-    assert_equal(gradients(whole), gradients(parts), tolerance=1e-6)
+    # Of gradients up to 0.2: float32 sums in another order, and in yet another on other CPUs.
+    assert_equal(gradients(whole), gradients(parts), tolerance=1e-5)
     for name in ("policy_loss", "vf_loss", "entropy", "total_loss", "grad_norm", "vf_explained_var"):
         assert metrics[0][name] == pytest.approx(metrics[1][name], rel=1e-4, abs=1e-6), name
 
