@@ -63,6 +63,7 @@ with contextlib.suppress(ImportError):
 
     class FileSender(TrainerWeightTransferEngine):
         init_info_cls = FileTrainerInit
+        times_hung_up = 0
 
         @classmethod
         def trainer_init(cls, init_info, *, client, source=None):
@@ -81,6 +82,9 @@ with contextlib.suppress(ImportError):
                 received = sorted(int(path.suffix[1:]) for path in Path(folder).glob("*.safetensors.*"))
                 assert received == list(range(1, len(received) + 1)) != [], received
                 self.client.finish_weight_update()
+
+        def shutdown(self) -> None:
+            FileSender.times_hung_up += 1
 
     WeightTransferEngineFactory.register_engine("file", FileReceiver)
     WeightTransferTrainerFactory.register_engine("file", FileSender)

@@ -64,7 +64,7 @@ def test_training_is_that_on_the_embedded_engine_and_outlives_its_runner(coin_co
         # With two runners: each has ranks of its own, and the one that does not die has to be brought back too.
         config.generation(weight_transfer=weight_transfer).env_runners(num_env_runners=2)
         config.environment(env_config={"task": "file_transfer:CoinTask"})
-        importlib.import_module("file_transfer")
+        sender = importlib.import_module("file_transfer").FileSender
     algo = config.fault_tolerance(delay_between_env_runner_restarts_s=0.0).build_algo()
     for other in expected:
         result = algo.train()
@@ -82,6 +82,8 @@ def test_training_is_that_on_the_embedded_engine_and_outlives_its_runner(coin_co
         assert result["num_missing_episodes_lifetime"] == 32 * number
         assert result["env_runners"]["num_episodes"] == 32
         assert result["mismatch"]["kl"] < 1e-6  # it has the learner's weights again
+    if weight_transfer:
+        assert sender.times_hung_up == 1  # or a broadcast would wait for the dead runner for ever
     algo.stop()
 
 
