@@ -90,7 +90,6 @@ class FailureDetector:
         self.rule = rule
         self._rule = get_stop_rule(rule)
         self._rng = np.random.default_rng(seed)
-        # The state becomes torch tensors on the device of the first torch input.
         self._z: Any = np.zeros(num_slots, np.float32)
         self._steps: Any = np.zeros(num_slots, np.float32)
         self._draws: Any = self._rng.exponential(size=num_slots).astype(np.float32)
@@ -114,8 +113,7 @@ class FailureDetector:
         if draws is None:
             count = self.num_slots if slots is None else len(slots)
             draws = self._rng.exponential(size=count).astype(np.float32)
-        elif isinstance(self._z, np.ndarray) and hasattr(draws, "new_tensor"):
-            self._to(draws)
+        self._follow(draws)
         if not isinstance(self._z, np.ndarray):
             import torch  # numpy users never reach this line
 
@@ -138,8 +136,7 @@ class FailureDetector:
         Returns:
             The verdicts in the order of ``slots``.
         """
-        if isinstance(self._z, np.ndarray) and not isinstance(regrets, np.ndarray):
-            self._to(regrets)
+        self._follow(regrets)
         index = slice(None) if slots is None else slots
         normalised = ((regrets - self.statistics.mean) / self._scale).clip(-self.clip, self.clip)
         z = self.smoothing * self._z[index] + (1.0 - self.smoothing) * normalised
@@ -156,7 +153,8 @@ class FailureDetector:
         for column in (self._z, self._steps, self._draws):
             column[target] = column[source]
 
-    def _to(self, like: Any) -> None:
-        for name in ("_z", "_steps", "_draws"):
-            column = getattr(self, name)
-            setattr(self, name, like.new_tensor(column))
+    def _follow(self, like: Any) -> None:
+        """Numpy state becomes torch tensors on the device of the first torch input."""
+        if isinstance(self._z, np.ndarray) and hasattr(like, "new_tensor"):
+            for name in ("_z", "_steps", "_draws"):
+                setattr(self, name, like.new_tensor(getattr(self, name)))
