@@ -396,12 +396,14 @@ class ESPOConfig(PPOConfig):
             ValueError: If vLLM is asked for and the architecture is not supported; if the model lacks tokens of the
                 tokenizer, or prompt and response do not fit its context.
         """
+        model = self.pretrained_config
         if self.engine == "vllm":
             from espo_algo.rollout.vllm_start import check_vllm
 
-            check_vllm(self.architecture, self.weight_transfer)
+            # The name of the class that the model is loaded as.
+            architecture = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model.model_type, model.model_type)
+            check_vllm(architecture, self.weight_transfer)
         mdp: TokenMDP = make_vector_env(self).unwrapped.mdp
-        model = self.pretrained_config
         if mdp.vocab_size > model.vocab_size:
             self._value_error(
                 f"expected a model with at least the tokenizer's {mdp.vocab_size} tokens, "
@@ -421,11 +423,6 @@ class ESPOConfig(PPOConfig):
     def pretrained_config(self) -> PretrainedConfig:
         """The language model's own configuration."""
         return AutoConfig.from_pretrained(self.model_name)
-
-    @property
-    def architecture(self) -> str:
-        """Name of the class that the language model is loaded as."""
-        return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(self.pretrained_config.model_type, "an unknown architecture")
 
     @property
     def sampling(self) -> SamplingSettings:
