@@ -167,7 +167,9 @@ def _send(
             ]
 
     try:
-        if engines not in _open:
+        # Put back once it has served: after an error it is of no use.
+        sender = _open.pop(engines, None)
+        if sender is None:
             for old in [key for key in _open if set(key) & set(engines)]:  # a runner of theirs was restarted
                 _open.pop(old).shutdown()
             rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
@@ -176,17 +178,12 @@ def _send(
                 SENDERS[backend](rank, len(runners) * workers_each), client=client, source=PolicySource()
             )
             client.hang_up = sender.shutdown
-            _open[engines] = sender
-        _open[engines].send_weights()
-    except Exception as error:
-        _open.pop(engines, None)
-        if isinstance(error, RayActorError):
-            return None, learner._weights_seq_no
-        if isinstance(error, GetTimeoutError):
-            raise RuntimeError(
-                f"expected new weights to reach all runners within {timeout} s, got no answer"
-            ) from error
-        raise
+        sender.send_weights()
+    except RayActorError:
+        return None, learner._weights_seq_no
+    except GetTimeoutError as error:
+        raise RuntimeError(f"expected new weights to reach all runners within {timeout} s, got no answer") from error
+    _open[engines] = sender
     return module.regret_control, learner._weights_seq_no
 
 
