@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import gymnasium as gym
 import numpy as np
 import torch
 from ray import tune
@@ -35,6 +34,7 @@ from torch import Tensor
 
 from espo_algo.config import ESPOConfig
 from espo_algo.model import CriticKind, LanguageModelWithCritic
+from espo_algo.rollout.env_runner import make_registered
 from espo_env.early_stopping import step_regret
 from espo_env.types import StopReason
 from espo_env.wrappers import RegretTermination
@@ -80,7 +80,7 @@ def configure_stock(
     if isinstance(config, ESPOConfig) or not isinstance(config, PPOConfig | IMPALAConfig):
         raise TypeError(f"expected the configuration of PPO, IMPALA or APPO, got {type(config).__name__}")
     made = {"id": env, "env_config": dict(env_config or {}), "early_stopping": early_stopping}
-    with make_env(made) as example:
+    with _make_env(made) as example:
         spaces = {"observation_space": example.observation_space, "action_space": example.unwrapped.action_space}
     config.environment(
         _ENV_NAME,
@@ -97,16 +97,15 @@ def configure_stock(
     return config
 
 
-def make_env(made: Mapping[str, Any]) -> RegretTermination:
-    """The environment that ``configure_stock`` describes."""
-    return RegretTermination(gym.make(made["id"], **made["env_config"]), **made["early_stopping"])
+def _make_env(made: Mapping[str, Any]) -> RegretTermination:
+    return RegretTermination(make_registered(made["id"], made["env_config"]), **made["early_stopping"])
 
 
 def _signals_to_env(env: Any = None, spaces: Any = None) -> ConnectorV2:
     return SignalsToEnv()
 
 
-tune.register_env(_ENV_NAME, make_env)
+tune.register_env(_ENV_NAME, _make_env)
 
 
 class SignalsToEnv(ConnectorV2):

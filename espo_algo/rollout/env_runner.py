@@ -1,6 +1,7 @@
 """The runner that writes responses.
 
 - :class:`ESPOEnvRunner`: a registered Gymnasium environment, an engine, and the policy's weights.
+- :func:`make_vector_env`, :func:`make_registered`: the environment out of a configuration, or out of its id.
 
 A runner keeps nothing from one call to the next but its weights: which problems to answer and with which seeds comes
 from the algorithm, so a restarted runner has lost nothing.
@@ -8,7 +9,7 @@ from the algorithm, so a restarted runner has lost nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -35,7 +36,7 @@ from espo_env.token_env import TokenGenerationEnv
 from espo_env.token_vector_env import TokenGenerationVectorEnv
 from espo_env.wrappers import VectorRegretTermination
 
-__all__ = ["ESPOEnvRunner", "make_vector_env"]
+__all__ = ["ESPOEnvRunner", "make_registered", "make_vector_env"]
 
 
 class ESPOEnvRunner(EnvRunner, Checkpointable):
@@ -200,7 +201,7 @@ def make_vector_env(config: Any, worker_index: int = 0) -> VectorRegretTerminati
     """
     slots, kwargs = config.num_envs_per_env_runner, config.token_env_config
     if isinstance(config.env, str) and not _global_registry.contains(ENV_CREATOR, config.env):
-        create: Callable[[EnvContext], Any] = partial(_make_registered, config.env)
+        create: Callable[[EnvContext], Any] = partial(make_registered, config.env)
     else:
         create = _global_registry.get(ENV_CREATOR, config.env) if isinstance(config.env, str) else config.env
     env = create(EnvContext(kwargs, worker_index=worker_index))
@@ -212,7 +213,12 @@ def make_vector_env(config: Any, worker_index: int = 0) -> VectorRegretTerminati
     return VectorRegretTermination(env, fail_reward=config.fail_reward, rule=config.rule)
 
 
-def _make_registered(env_id: str, context: EnvContext) -> gym.Env:
+def make_registered(env_id: str, context: Mapping[str, Any]) -> gym.Env:
+    """Makes a registered environment, without Gymnasium's checks in every step.
+
+    Raises:
+        TypeError: If it does not take these keyword arguments.
+    """
     try:
         return gym.make(env_id, disable_env_checker=True, **context)
     except TypeError as error:
