@@ -75,16 +75,18 @@ def make_requests(count: int, length: int) -> list[GenerationRequest]:
     rng = np.random.default_rng(0)
     seeds = itertools.count()
 
-    def next_seed(stopped: bool) -> int:
-        for seed in seeds:
-            uniforms, draw = request_noise(seed, length)
-            # The end token is the first one, which the smallest uniforms draw.
-            if uniforms.min() > 4 / VOCABULARY and (draw > np.log(2)) == stopped:
-                return seed
-        raise AssertionError
+    def fits(seed: int, stopped: bool) -> bool:
+        uniforms, draw = request_noise(seed, length)
+        # The end token is the first one, which the smallest uniforms draw.
+        return bool(uniforms.min() > 4 / VOCABULARY and (draw > np.log(2)) == stopped)
 
     return [
-        GenerationRequest(i, rng.integers(1, VOCABULARY, 16).astype(np.int32), next_seed(i % 2 == 0), length)
+        GenerationRequest(
+            request_id=i,
+            prompt_tokens=rng.integers(1, VOCABULARY, 16).astype(np.int32),
+            seed=next(seed for seed in seeds if fits(seed, i % 2 == 0)),
+            max_new_tokens=length,
+        )
         for i in range(count)
     ]
 
@@ -166,8 +168,6 @@ def main() -> None:
         f"{'cuda' if torch.cuda.is_available() else 'cpu'}, {arguments.model} "
         f"({sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters), {arguments.slots} slots"
     )
-    from espo_algo.rollout.vllm_worker import on_cpu
-
     _, vllms, vllms_cpu = from_vllm[0]
     print(
         f"start-up: import {imported:.1f} s (CPU {imported_cpu:.1f}), "
@@ -179,7 +179,12 @@ def main() -> None:
     equal, many = (make_requests(count * arguments.slots, arguments.length) for count in (1, arguments.waves))
     with tempfile.TemporaryDirectory() as folder:
         llm = start_plain(
-            model, folder, max_num_seqs=arguments.slots, max_model_len=max_length, enforce_eager=on_cpu(), **memory
+            model,
+            folder,
+            max_num_seqs=arguments.slots,
+            max_model_len=max_length,
+            enforce_eager=not torch.cuda.is_available(),
+            **memory,
         )
     early_stopping(engine, equal, stop=False)
     plain(llm, equal)

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from espo_algo import ESPO
 from espo_algo.evaluation import evaluate_policy
 from espo_algo.report import format_table, iteration_record
+from espo_algo.weights import first_result
 from examples.quickstart import build_config, for_evaluation
 
 COLUMNS = ("first", "last", "stop rate", "tokens", "evaluation", "missing", "mismatch", "seconds")
@@ -44,14 +45,14 @@ def train(engine: str, seed: int, iterations: int, problems: int, kill_at: int |
         config.generation(engine="torch").env_runners(num_env_runners=0, num_gpus_per_env_runner=0)
     start = time.perf_counter()
     algo = config.build_algo()
-    results = []
+    results, records = [], []
     for iteration in range(iterations):
         if iteration == kill_at:
-            kill_soon(algo, results[-1]["timers"]["env_runner_sampling_timer"] / 2)
+            kill_soon(algo, records[-1]["sampling_s"] / 2)
         results.append(algo.train())
+        records.append(iteration_record(results[-1]))
     seconds = time.perf_counter() - start
-    records = [iteration_record(result) for result in results]
-    (module,) = (r.get() for r in algo.learner_group.foreach_learner(lambda learner: learner.language_module))
+    module = first_result(algo.learner_group.foreach_learner(lambda learner: learner.language_module))
     measured = evaluate_policy(for_evaluation(config), module.model, num_problems=problems, stops="off")
     algo.stop()
     return [
