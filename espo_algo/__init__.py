@@ -17,7 +17,7 @@ import espo_env  # noqa: F401 (registers the environments)
 from espo_algo.config import ESPOConfig
 from espo_algo.episodes import TokenEpisode
 from espo_algo.espo import ESPO
-from espo_algo.model import LanguageModelWithCritic
+from espo_algo.learning.model import LanguageModelWithCritic
 
 __all__ = ["ESPO", "ESPOConfig", "LanguageModelWithCritic", "TokenEpisode"]
 

@@ -16,10 +16,10 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from espo_algo.learner import ESPOLearner
-from espo_algo.model import CriticKind, LanguageModelWithCritic
+from espo_algo.learning.learner import ESPOLearner
+from espo_algo.learning.model import CriticKind, LanguageModelWithCritic
+from espo_algo.learning.rl_module import LanguageModelRLModule
 from espo_algo.regret_control import RegretControl, StatisticsStart
-from espo_algo.rl_module import LanguageModelRLModule
 from espo_algo.rollout.engine import Engine, SamplingSettings
 from espo_algo.rollout.env_runner import ESPOEnvRunner, make_vector_env
 from espo_env.early_stopping import (
@@ -177,7 +177,7 @@ class ESPOConfig(PPOConfig):
             engine: ``"torch"``, the embedded engine; or ``"vllm"``, in an actor for each env runner
                 (``num_gpus_per_env_runner`` GPUs, over which the model is split).
             engine_options: Fields of vLLM's ``EngineArgs``, such as ``gpu_memory_utilization``; see
-                :class:`~espo_algo.rollout.vllm_engine.VLLMEngine`.
+                :class:`~espo_algo.rollout.vllm.engine.VLLMEngine`.
             weight_transfer: How new weights reach vLLM: None, through Ray's object store; ``"nccl"``, broadcast between
                 GPUs; ``"ipc"``, from learners on the same GPUs.
             max_new_tokens: Horizon ``T_max`` of a response; 8192 in the paper.
@@ -398,7 +398,7 @@ class ESPOConfig(PPOConfig):
         """
         model = self.pretrained_config
         if self.engine == "vllm":
-            from espo_algo.rollout.vllm_start import check_vllm
+            from espo_algo.rollout.vllm.start import check_vllm
 
             # The name of the class that the model is loaded as.
             architecture = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model.model_type, model.model_type)
@@ -481,10 +481,10 @@ class ESPOConfig(PPOConfig):
             **self.detector_options,
         }
         if self.engine == "torch":
-            from espo_algo.rollout.torch_engine import TorchEngine
+            from espo_algo.rollout.embedded.engine import TorchEngine
 
             return TorchEngine(model, **options)
-        from espo_algo.rollout.vllm_engine import VLLMEngine
+        from espo_algo.rollout.vllm.engine import VLLMEngine
 
         return VLLMEngine(
             model,

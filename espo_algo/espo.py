@@ -28,13 +28,13 @@ from ray.rllib.utils.metrics import (
     WEIGHTS_SEQ_NO,
 )
 
-from espo_algo.batching import WholeEpisodeTrainingData
 from espo_algo.config import ESPOConfig
 from espo_algo.episodes import TokenEpisode
+from espo_algo.learning.batching import WholeEpisodeTrainingData
 from espo_algo.metrics import log_rollouts
 from espo_algo.rollout.collect import ResponsePlan
 from espo_algo.rollout.env_runner import ESPOEnvRunner, response_seed
-from espo_algo.weights import broadcast_weights, first_result
+from espo_algo.weight_sync.packing import broadcast_weights, first_result
 from espo_env.early_stopping import FailureDetector
 from espo_env.tasks.order import ProblemOrder
 
@@ -170,7 +170,7 @@ class ESPO(PPO):
         if config.weight_transfer is None:
             broadcast_weights(self.learner_group, group, config.weight_sync_timeout_s)
             return
-        from espo_algo.rollout.vllm_transfer import transfer_weights
+        from espo_algo.weight_sync.vllm_transfer import transfer_weights
 
         transfer_weights(
             self.learner_group,

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from torch import nn
 from transformers import AutoModelForTokenClassification, PreTrainedModel
 
-from espo_algo.model import LanguageModelWithCritic
-from espo_algo.policy import save_tokenizer
-from espo_algo.weights import unpack_state
+from espo_algo.commands.load_policy import save_tokenizer
+from espo_algo.learning.model import LanguageModelWithCritic
+from espo_algo.weight_sync.packing import unpack_state
 
 if TYPE_CHECKING:
     from espo_algo.espo import ESPO

@@ -55,10 +55,10 @@ from transformers.utils.logging import disable_progress_bar
 from espo_algo import ESPOConfig, LanguageModelWithCritic
 from espo_algo.config import EngineName
 from espo_algo.evaluation import Evaluation, evaluate_policy
-from espo_algo.report import choose_responses, format_table, iteration_record, plot_curves, write_responses
+from espo_algo.evaluation.report import choose_responses, format_table, iteration_record, plot_curves, write_responses
+from espo_algo.learning.sft import Demonstrate, save_model, small_model, supervised_warmup
 from espo_algo.rollout.engine import SamplingSettings
-from espo_algo.warmup import Demonstrate, save_model, small_model, supervised_warmup
-from espo_algo.weights import first_result
+from espo_algo.weight_sync.packing import first_result
 from espo_env.early_stopping import STOP_RULES
 from espo_env.tasks import CycleTask, Task
 

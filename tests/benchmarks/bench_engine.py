@@ -28,11 +28,11 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config
 
-from espo_algo.model import LanguageModelWithCritic
+from espo_algo.learning.model import LanguageModelWithCritic
+from espo_algo.rollout.embedded.engine import TorchEngine
+from espo_algo.rollout.embedded.slots import ResponseSlots
 from espo_algo.rollout.engine import GenerationRequest, RegretState
 from espo_algo.rollout.sampling import draw
-from espo_algo.rollout.slots import ResponseSlots
-from espo_algo.rollout.torch_engine import TorchEngine
 
 MODELS: dict[str, PretrainedConfig] = {
     "llama-0.8M": LlamaConfig(

@@ -35,10 +35,10 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from espo_algo.model import LanguageModelWithCritic
+from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.rollout.engine import GenerationRequest, RegretState
 from espo_algo.rollout.sampling import request_noise
-from espo_algo.rollout.vllm_engine import VLLMEngine
+from espo_algo.rollout.vllm.engine import VLLMEngine
 from espo_env.early_stopping import RegretStatistics, register_stop_rule
 
 MODELS = {

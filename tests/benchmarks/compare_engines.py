@@ -24,8 +24,8 @@ import ray
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from espo_algo import ESPO
 from espo_algo.evaluation import evaluate_policy
-from espo_algo.report import format_table, iteration_record
-from espo_algo.weights import first_result
+from espo_algo.evaluation.report import format_table, iteration_record
+from espo_algo.weight_sync.packing import first_result
 from examples.quickstart import build_config, for_evaluation
 
 COLUMNS = ("first", "last", "stop rate", "tokens", "evaluation", "missing", "mismatch", "seconds")

@@ -134,7 +134,7 @@ def test_every_key_is_read_by_what_is_built_and_run(config: ESPOConfig) -> None:
 
 def test_vllm_is_given_its_options(config: ESPOConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     mdp = config.check_task()
-    monkeypatch.setattr("espo_algo.rollout.vllm_engine.VLLMEngine", lambda model, **options: options)
+    monkeypatch.setattr("espo_algo.rollout.vllm.engine.VLLMEngine", lambda model, **options: options)
     config.generation(engine="vllm", engine_options={"enforce_eager": True}).env_runners(num_env_runners=1)
     config.validate()
     options = config.build_engine(None, mdp)

@@ -10,7 +10,7 @@ from coin_fixtures import assert_same, coin_config, coin_model, weights  # noqa:
 from ray import tune
 
 from espo_algo import ESPO, ESPOConfig
-from espo_algo.weights import broadcast_weights
+from espo_algo.weight_sync.packing import broadcast_weights
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

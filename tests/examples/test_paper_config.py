@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from espo_algo.config_file import load_config
+from espo_algo.commands.config_file import load_config
 
 CONFIG = Path(__file__).parents[2] / "examples" / "paper_1_5b_8_gpus.yaml"
 MODEL = "models/DeepSeek-R1-Distill-Qwen-1.5B"

@@ -29,8 +29,8 @@ from engine_checks import (
     worst_differences,
 )
 
-from espo_algo.rollout.torch_engine import TorchEngine
-from espo_algo.rollout.vllm_engine import VLLMEngine
+from espo_algo.rollout.embedded.engine import TorchEngine
+from espo_algo.rollout.vllm.engine import VLLMEngine
 
 gpus = torch.cuda.device_count()
 if not gpus:

@@ -12,10 +12,10 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
 from espo_algo.episodes import TokenEpisode
-from espo_algo.model import LanguageModelWithCritic
+from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.rollout.engine import Engine, GenerationRequest, RegretState, SamplingSettings
 from espo_algo.rollout.sampling import request_noise
-from espo_algo.rollout.vllm_start import check_vllm
+from espo_algo.rollout.vllm.start import check_vllm
 from espo_env.early_stopping import RegretStatistics
 from espo_env.types import StopReason
 

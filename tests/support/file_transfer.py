@@ -27,7 +27,7 @@ with contextlib.suppress(ImportError):
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory, WeightTransferTrainerFactory
     from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-    from espo_algo.rollout.vllm_transfer import SENDERS
+    from espo_algo.weight_sync.vllm_transfer import SENDERS
 
     @dataclass
     class FileInit(WeightTransferInitInfo):

@@ -1,0 +1,1 @@
+"""The command line ``espo``, and what its commands are made of."""

@@ -1,0 +1,314 @@
+"""Token-level PPO on whole responses.
+
+- :class:`ESPOLearner`: GAE, micro-batches with gradient accumulation, the PPO loss.
+
+RLlib's stock PPO learner cuts episodes into rows of time steps and keeps [T, V] of them. This one overrides the hooks
+around ``Learner.update``; what stays RLlib's: the update loop, learning rate and entropy schedules, the adaptive KL
+coefficient, DDP, checkpoints, metrics.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from torch import Tensor
+
+from espo_algo.episodes import TokenEpisode
+from espo_algo.learning.advantages import generalized_advantages
+from espo_algo.learning.batching import MicroBatches, Minibatch, SequenceBatch, pack
+from espo_algo.learning.losses import clipped_policy_loss, clipped_value_loss, kl_estimate, truncated_importance_weights
+from espo_algo.learning.rl_module import LanguageModelRLModule
+
+__all__ = ["ESPOLearner"]
+
+_COEFFICIENTS = "coefficients"
+
+Columnar = dict[str, list[np.ndarray]]
+"""Columns of a batch: for each name one array of shape (T_i,) an episode."""
+
+
+class ESPOLearner(PPOTorchLearner):
+    """PPO on ``TokenEpisode`` objects. ``Learner.update`` expects ``WholeEpisodeTrainingData``."""
+
+    @property
+    def language_module(self) -> LanguageModelRLModule:
+        """The module itself, without DDP around it."""
+        return self.module[DEFAULT_MODULE_ID].unwrapped()
+
+    def build(self) -> None:
+        """Builds module and optimisers; no connector pipeline turns episodes into rows of time steps."""
+        super().build()
+        self._timestep = 0
+        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64, device=self.device))
+
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """AdamW for the policy at ``lr`` and for the critic at ``critic_lr``, each with its own gradient clipping."""
+        model = self.module[module_id].unwrapped().model
+        critic = [*model.value_head.parameters()]
+        if model.critic_trunk is not None:
+            critic += model.critic_trunk.parameters()
+        for name, parameters, lr in (
+            ("policy", [*model.policy.parameters()], config.lr),
+            ("critic", critic, config.critic_lr),
+        ):
+            self.register_optimizer(
+                module_id=module_id,
+                optimizer_name=name,
+                optimizer=torch.optim.AdamW(parameters, weight_decay=config.weight_decay),
+                params=parameters,
+                lr_or_lr_schedule=lr,
+            )
+
+    # --- from episodes to minibatches ---------------------------------------------------------------------------
+
+    def _create_iterator_if_necessary(
+        self,
+        *,
+        training_data: TrainingData,
+        num_total_minibatches: int = 0,
+        num_epochs: int = 1,
+        minibatch_size: int | None = None,
+        shuffle_batch_per_epoch: bool = False,
+        **kwargs: Any,
+    ) -> Iterator[Minibatch]:
+        """Yields the minibatches of all epochs: ``minibatch_size`` whole responses each, the same count on each rank.
+
+        With several learners ``num_total_minibatches`` says how many; every learner makes that many steps.
+        """
+        episodes: list[TokenEpisode] = training_data.episodes
+        columns = self._columns(episodes)
+        per_epoch = num_total_minibatches // num_epochs or -(-len(episodes) // (minibatch_size or len(episodes)))
+        for epoch in range(num_epochs):
+            order = np.arange(len(episodes))
+            if shuffle_batch_per_epoch:
+                # Depends on nothing but the seed and the number of updates, so that a restored run goes on alike.
+                order = np.random.default_rng((self.config.seed or 0, self._weights_seq_no, epoch)).permutation(order)
+            for chosen in np.array_split(order, per_epoch):
+                yield Minibatch({DEFAULT_MODULE_ID: MicroBatches(self._pack(episodes, columns, chosen))})
+
+    @torch.no_grad()
+    def _columns(self, episodes: list[TokenEpisode]) -> Columnar:
+        """Scores the episodes under the weights before the update, and computes advantages and value targets."""
+        values: list[np.ndarray] = [np.zeros(0)] * len(episodes)
+        logprobs = values.copy()
+        behind = np.zeros(len(episodes), np.float32)
+        everything = np.arange(len(episodes))
+        for group, batch in zip(self._groups(episodes, everything), self._pack(episodes, {}, everything), strict=True):
+            out = self.language_module.forward_train(batch)
+            ends = np.cumsum([len(episodes[i]) for i in group])[:-1]
+            scored = zip(
+                group,
+                np.split(out[Columns.VF_PREDS].cpu().numpy(), ends),
+                np.split(out[Columns.ACTION_LOGP].cpu().numpy(), ends),
+                out["last_values"].cpu().numpy(),
+                strict=True,
+            )
+            for i, value, logprob, last_value in scored:
+                values[i], logprobs[i], behind[i] = value, logprob, last_value
+        # Terminal means terminal: nothing is bootstrapped behind it.
+        behind[[e.terminated for e in episodes]] = 0.0
+        rewards = np.array([e.reward for e in episodes], np.float32)
+        advantages, targets = generalized_advantages(values, rewards, behind, self.config.gamma, self.config.lambda_)
+        self._log_before_update(episodes, values, targets, logprobs)
+        columns = {
+            Columns.ACTION_LOGP: logprobs,
+            "values": values,
+            "targets": targets,
+            "advantages": self._whitened(advantages) if self.config.normalize_advantages else advantages,
+        }
+        if self.config.importance_weight_cap is not None:
+            columns["sampler_logprobs"] = [e.logprobs for e in episodes]
+        return columns
+
+    def _whitened(self, advantages: list[np.ndarray]) -> list[np.ndarray]:
+        """Mean 0 and variance 1 over all tokens of all learners."""
+        mean, variance = self._moments(np.concatenate(advantages))
+        return [((a - mean) / (np.sqrt(variance) + 1e-8)).astype(np.float32) for a in advantages]
+
+    def _moments(self, flat: np.ndarray) -> tuple[float, float]:
+        """Mean and variance over all tokens of all learners, in two passes in float64."""
+        flat = flat.astype(np.float64)
+        count, total = self._all_reduce(len(flat), flat.sum())
+        (squares,) = self._all_reduce(np.square(flat - total / count).sum())
+        return total / count, squares / count
+
+    def _groups(self, episodes: list[TokenEpisode], chosen: np.ndarray) -> list[np.ndarray]:
+        lengths = np.array([len(episodes[i].prompt_tokens) + len(episodes[i]) for i in chosen])
+        return [chosen[group] for group in pack(lengths, self.config.max_tokens_per_microbatch)]
+
+    def _pack(self, episodes: list[TokenEpisode], columns: Columnar, chosen: np.ndarray) -> list[SequenceBatch]:
+        batches = []
+        for group in self._groups(episodes, chosen):
+            batch = SequenceBatch.from_episodes(
+                [episodes[i] for i in group],
+                self.device,
+                **{name: [column[i] for i in group] for name, column in columns.items()},
+            )
+            batch.entropy_gradient = self._entropy_coeff != 0.0
+            batches.append(batch)
+        return batches
+
+    # --- one optimiser step -------------------------------------------------------------------------------------
+
+    def _uncompiled_update(self, batch: dict[str, MicroBatches], **kwargs: Any) -> tuple[Any, dict[str, Tensor], Any]:
+        """Accumulates the gradients of the micro-batches and steps. The loss is the mean over all learners' tokens."""
+        module = self.module[DEFAULT_MODULE_ID]
+        batches = batch[DEFAULT_MODULE_ID].batches
+        (tokens,) = self._all_reduce(len(batch[DEFAULT_MODULE_ID]))
+        # DDP averages the learners' gradients; the sum is wanted.
+        scale = max(1, self.config.num_learners) / tokens
+        for optimizer in self._optimizer_parameters:
+            optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for index, micro in enumerate(batches):
+            wait = self.config.num_learners > 1 and index < len(batches) - 1
+            with module.no_sync() if wait else contextlib.nullcontext():
+                out = module.forward_train(micro)
+                loss = self.compute_loss_for_module(
+                    module_id=DEFAULT_MODULE_ID, config=self.config, batch=micro, fwd_out=out
+                )
+                (loss * scale).backward()
+            total += loss.detach() * scale
+        self._step()
+        return {}, {DEFAULT_MODULE_ID: total}, {}
+
+    def compute_loss_for_module(
+        self, *, module_id: str, config: Any, batch: SequenceBatch, fwd_out: dict[str, Tensor]
+    ) -> Tensor:
+        """PPO's loss, summed over the response tokens of one micro-batch (the caller divides by all tokens)."""
+        logprobs, values = fwd_out[Columns.ACTION_LOGP], fwd_out[Columns.VF_PREDS]
+        old_logprobs = batch.columns[Columns.ACTION_LOGP]
+        policy_loss, clipped = clipped_policy_loss(
+            logprobs, old_logprobs, batch.columns["advantages"], config.clip_param
+        )
+        if config.importance_weight_cap is not None:
+            policy_loss = policy_loss * truncated_importance_weights(
+                old_logprobs, batch.columns["sampler_logprobs"], config.importance_weight_cap
+            )
+        value_loss = clipped_value_loss(values, batch.columns["targets"], config.vf_clip_param)
+        kl = kl_estimate(logprobs, old_logprobs)
+        loss = policy_loss.sum() + config.vf_loss_coeff * value_loss.sum()
+        if config.use_kl_loss:
+            loss = loss + self.curr_kl_coeffs_per_module[module_id] * kl.sum()
+        if batch.entropy_gradient:
+            loss = loss - self._entropy_coeff * fwd_out["entropy"].sum()
+        for name, column in (
+            ("policy_loss", policy_loss),
+            ("vf_loss", value_loss),
+            ("entropy", fwd_out["entropy"]),
+            ("mean_kl_loss", kl),
+            ("clip_fraction", clipped),
+        ):
+            self._sums[name] += column.detach().sum(dtype=torch.float64)
+        self._sums["tokens"] += len(batch)
+        return loss
+
+    def _step(self) -> None:
+        """Clips each optimiser's gradient and steps; where one is not finite the step is left out and counted."""
+        limit = self.config.grad_clip or float("inf")
+        norms = torch.stack(
+            [
+                torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], limit)
+                for optimizer in self._optimizer_parameters
+            ]
+        )
+        norm = norms.norm()
+        finite = bool(torch.isfinite(norm))
+        if finite:
+            for optimizer in self._optimizer_parameters:
+                optimizer.step()
+        self._sums["grad_norm"] += norm if finite else 0.0
+        self._sums["steps"] += finite
+        self._sums["skipped_steps"] += not finite
+
+    def _set_slicing_by_batch_id(self, batch: Minibatch, *, value: bool) -> Minibatch:
+        """Nothing is sliced: minibatches are made of whole responses."""
+        return batch
+
+    @property
+    def _entropy_coeff(self) -> float:
+        return float(self.entropy_coeff_schedulers_per_module[DEFAULT_MODULE_ID].get_current_value())
+
+    # --- metrics ------------------------------------------------------------------------------------------------
+
+    def _log_before_update(
+        self,
+        episodes: list[TokenEpisode],
+        values: list[np.ndarray],
+        targets: list[np.ndarray],
+        logprobs: list[np.ndarray],
+    ) -> None:
+        """How well the critic explained the returns, and how far the sampler was from the learner."""
+        target = np.concatenate(targets)
+        _, variance = self._moments(target)
+        _, unexplained = self._moments(target - np.concatenate(values))
+        gap = np.concatenate(logprobs) - np.concatenate([e.logprobs for e in episodes])
+        mismatch, _ = self._moments(np.expm1(gap) - gap)
+        self.metrics.log_dict(
+            # Where the returns do not vary there is nothing to explain.
+            {"vf_explained_var": 1 - unexplained / variance if variance > 0 else float("nan"), "mismatch_kl": mismatch},
+            key=DEFAULT_MODULE_ID,
+            window=1,
+        )
+        self.metrics.log_value(
+            (DEFAULT_MODULE_ID, "mismatch_ratio_max"), float(np.exp(gap.max())), reduce="max", window=1
+        )
+
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """Logs the update's means over tokens, then lets RLlib move its schedules and KL coefficient."""
+        names = sorted(self._sums)
+        sums = dict(zip(names, self._all_reduce(*(float(self._sums[name]) for name in names)), strict=True))
+        self._sums.clear()
+        learners = max(1, self.config.num_learners)
+        means = {
+            name: sums[name] / sums["tokens"]
+            for name in ("policy_loss", "vf_loss", "entropy", "mean_kl_loss", "clip_fraction")
+        }
+        means["grad_norm"] = sums["grad_norm"] / max(sums["steps"], 1)  # every rank adds the same
+        means["skipped_steps"] = sums["skipped_steps"] / learners
+        self.metrics.log_dict(means, key=DEFAULT_MODULE_ID, window=1)
+        self._timestep = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
+        super().after_gradient_based_update(timesteps=timesteps)
+
+    def _all_reduce(self, *numbers: float) -> tuple[float, ...]:
+        """Sums over all learners."""
+        if self.config.num_learners <= 1:
+            return numbers
+        tensor = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(tensor)
+        return tuple(tensor.tolist())
+
+    # --- state --------------------------------------------------------------------------------------------------
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """RLlib's state, and what it leaves out: the adaptive KL coefficient and where the entropy schedule stands."""
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        if self._check_component(_COEFFICIENTS, components, not_components):
+            kl_coeff = float(self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID])
+            state[_COEFFICIENTS] = {"kl_coeff": kl_coeff, "timestep": self._timestep}
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes a state over, also one that is older than what the learner has."""
+        self._weights_seq_no = 0  # or RLlib would keep newer weights beside the older optimiser
+        super().set_state(state)
+        if _COEFFICIENTS in state:
+            self._timestep = state[_COEFFICIENTS]["timestep"]
+            self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID].fill_(state[_COEFFICIENTS]["kl_coeff"])
+            self.entropy_coeff_schedulers_per_module[DEFAULT_MODULE_ID].update(timestep=self._timestep)

@@ -1,0 +1,195 @@
+"""The language model as an RLModule.
+
+- :class:`LanguageModelRLModule`: policy, critic, and the state of early stopping as buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from espo_algo.learning.batching import SequenceBatch
+from espo_algo.learning.model import LanguageModelWithCritic
+from espo_algo.regret_control import RegretControl
+from espo_algo.weight_sync.packing import pack_state, unpack_state
+
+__all__ = ["LanguageModelRLModule"]
+
+_CHUNK = 1024
+"""Response tokens whose logits exist at the same time: at most this many rows of [V]."""
+
+
+class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
+    """Wraps :class:`LanguageModelWithCritic` for RLlib.
+
+    ``model_config`` keys: ``model`` (folder or hub name), ``critic``, ``dtype``, ``gradient_checkpointing``,
+    ``temperature``, and ``regret_control``, the :class:`RegretControl` to start from.
+
+    A learner's module loads the weights and keeps them in float32, computing in ``dtype``. A runner's module
+    (``inference_only``) has the architecture in ``dtype`` and is sent its weights.
+    """
+
+    def setup(self) -> None:
+        """Builds the model; RLlib calls it once."""
+        config = self.model_config
+        self.dtype = getattr(torch, config["dtype"])
+        self.temperature = float(config["temperature"])
+        name, critic, vocab_size = config["model"], config["critic"], int(self.action_space.n)
+        if self.inference_only:
+            self.model = LanguageModelWithCritic.from_config(name, critic, self.dtype, vocab_size)
+        else:
+            self.model = LanguageModelWithCritic.from_pretrained(name, critic, vocab_size=vocab_size)
+            if config["gradient_checkpointing"]:
+                for trunk in (self.model.trunk, self.model.critic_trunk):
+                    if trunk is not None:
+                        trunk.gradient_checkpointing_enable({"use_reentrant": False})
+        self._constants: RegretControl = config["regret_control"]
+        # float64, so that a checkpoint gives back exactly what was computed.
+        for name, number in _numbers(self._constants).items():
+            self.register_buffer(f"regret_{name}", torch.tensor(number, dtype=torch.float64))
+
+    @property
+    def regret_control(self) -> RegretControl:
+        """The state of early stopping: read from the buffers, and written to them."""
+        number = {name: float(getattr(self, f"regret_{name}")) for name in _numbers(self._constants)}
+        base = self._constants
+        return replace(
+            base,
+            statistics=replace(base.statistics, mean=number["mean"], var=number["var"]),
+            controller=replace(base.controller, beta=number["beta"]),
+            warmup=replace(
+                base.warmup,
+                done=bool(number["warmup_done"]),
+                streak=int(number["warmup_streak"]),
+                last_loss=number["warmup_last_loss"],
+            ),
+            num_updates=int(number["num_updates"]),
+        )
+
+    @regret_control.setter
+    def regret_control(self, control: RegretControl) -> None:
+        for name, number in _numbers(control).items():
+            getattr(self, f"regret_{name}").fill_(number)
+
+    def _forward_train(self, batch: SequenceBatch, **kwargs: Any) -> dict[str, Tensor]:
+        """What the losses need of whole sequences, for response tokens only; no [T, V] is ever kept.
+
+        Args:
+            batch: ``n`` sequences with ``N`` response tokens.
+            kwargs: Not used; RLlib's signature.
+
+        Returns:
+            ``action_logp``, ``entropy`` (no gradient unless ``batch.entropy_gradient``), ``vf_preds``, each of shape
+            (N,), and ``last_values``, shape (n,): the values behind each sequence's last token.
+        """
+        with torch.autocast(batch.input_ids.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            hidden, critic_hidden = self.model.hidden_states(batch.input_ids)
+            chosen = hidden[batch.predicts]
+            logprobs, entropies = [], []
+            for rows, actions in zip(chosen.split(_CHUNK), batch.actions.split(_CHUNK), strict=True):
+                # Recomputed in the backward pass instead of kept: [N, V] is the largest tensor of an update.
+                logprob, entropy = checkpoint(
+                    self._score, rows, actions, batch.entropy_gradient, use_reentrant=False, preserve_rng_state=False
+                )
+                logprobs.append(logprob)
+                entropies.append(entropy)
+        # Outside autocast: values stay float32, here as in the engines.
+        rows = torch.arange(len(batch.last), device=batch.last.device)
+        return {
+            Columns.ACTION_LOGP: torch.cat(logprobs),
+            "entropy": torch.cat(entropies),
+            Columns.VF_PREDS: self.model.value(critic_hidden[batch.predicts]),
+            "last_values": self.model.value(critic_hidden[rows, batch.last]),
+        }
+
+    def _score(self, hidden: Tensor, actions: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
+        """Log-probability of each action and entropy at the sampling temperature: (M, D), (M,) -> (M,), (M,)."""
+        logits = self.model.project(hidden) / self.temperature
+        normaliser = logits.logsumexp(-1)
+        logprob = logits.gather(-1, actions[:, None])[:, 0] - normaliser
+        with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+            entropy = normaliser - ((logits - normaliser[:, None]).exp() * logits).sum(-1)
+        return logprob, entropy
+
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+        """One step for observations of the token environment, recomputed from scratch (engines do not use this).
+
+        Args:
+            batch: ``obs`` with ``tokens`` (B, max_length) and ``length`` (B,).
+            kwargs: Not used; RLlib's signature.
+
+        Returns:
+            ``action_dist_inputs`` (B, V) at the sampling temperature and ``vf_preds`` (B,).
+        """
+        hidden, critic_hidden = self._last_hidden(batch)
+        return {
+            Columns.ACTION_DIST_INPUTS: self.model.project(hidden) / self.temperature,
+            Columns.VF_PREDS: self.model.value(critic_hidden),
+        }
+
+    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
+        """Values of observations of the token environment.
+
+        Args:
+            batch: As in ``_forward``.
+            embeddings: Not used; RLlib's signature.
+
+        Returns:
+            Shape (B,).
+        """
+        return self.model.value(self._last_hidden(batch)[1])
+
+    def _last_hidden(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        tokens = torch.as_tensor(batch[Columns.OBS]["tokens"]).long()
+        last = torch.as_tensor(batch[Columns.OBS]["length"]).long() - 1
+        hidden, critic_hidden = self.model.hidden_states(tokens[:, : int(last.max()) + 1])
+        rows = torch.arange(len(last), device=last.device)
+        return hidden[rows, last], critic_hidden[rows, last]
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        inference_only: bool = False,
+        **kwargs: Any,
+    ) -> dict[str, np.ndarray]:
+        """Weights and regret state as numpy arrays, each tied tensor once; views where the tensors are on the CPU.
+
+        Args:
+            components: Not used; RLlib's signature.
+            not_components: Not used; RLlib's signature.
+            inference_only: For a runner: in the dtype that it computes in.
+            kwargs: Not used; RLlib's signature.
+        """
+        return pack_state(self, self.dtype if inference_only else None)
+
+    def set_state(self, state: dict[str, np.ndarray]) -> None:
+        """Takes weights and regret state.
+
+        Raises:
+            ValueError: If a name is missing or unknown.
+        """
+        unpack_state(self, state)
+
+
+def _numbers(control: RegretControl) -> dict[str, float]:
+    """What changes from batch to batch, by the buffers' names."""
+    return {
+        "mean": control.statistics.mean,
+        "var": control.statistics.var,
+        "beta": control.controller.beta,
+        "warmup_done": float(control.warmup.done),
+        "warmup_streak": float(control.warmup.streak),
+        "warmup_last_loss": control.warmup.last_loss,
+        "num_updates": float(control.num_updates),
+    }

@@ -1,0 +1,1 @@
+"""The vLLM engine. No other folder imports vLLM's internals; vLLM itself is imported when an engine starts."""

@@ -1,0 +1,276 @@
+"""The vLLM engine: continuous batching on GPUs and, the same code, on a CPU.
+
+- :class:`VLLMEngine`: the engine protocol on vLLM's step loop.
+- :func:`engine_weights`: a model's weights by the names that vLLM knows.
+
+vLLM schedules, runs the model and keeps its cache; tokens are drawn and judged by the embedded engine's code, see
+:mod:`espo_algo.rollout.vllm.worker`. So the same weights and seeds give the same responses as there, up to rounding.
+vLLM takes over its process (threads, memory binding): give it an actor of its own.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import save_file
+from torch import Tensor
+
+from espo_algo.episodes import TokenEpisode
+from espo_algo.learning.model import LanguageModelWithCritic
+from espo_algo.rollout.engine import GenerationRequest, RegretState, SamplingSettings
+from espo_algo.rollout.vllm.start import start_vllm
+from espo_env.early_stopping import DEFAULT_CLIP, DEFAULT_DELTA
+from espo_env.types import StopReason
+
+__all__ = ["VLLMEngine", "engine_weights"]
+
+
+class VLLMEngine:
+    """An :class:`~espo_algo.rollout.engine.Engine` for ``vllm_start.SUPPORTED_ARCHITECTURES``.
+
+    vLLM has its own copy of the weights; the module may be on any device.
+
+    Args:
+        model: Policy and critic; vLLM computes in the policy's dtype.
+        num_slots: How many responses are written at the same time.
+        max_length: Most tokens of a prompt and its response; cut to the model's context.
+        eos_token_id: The end-of-sequence token.
+        rule: Stop rule, see :mod:`espo_env.early_stopping.rules`.
+        smoothing: See :class:`~espo_env.early_stopping.FailureDetector`, as the next three.
+        value_floor: ``eps`` of the value gate.
+        clip: Bound of the normalised regret.
+        delta: Added to the variance.
+        sampling: How tokens are drawn at first.
+        tensor_parallel_size: GPUs that the model is split over.
+        weight_transfer: Backend of vLLM's weight transfer that weights may arrive by, see
+            :mod:`espo_algo.weight_sync.vllm_transfer`; None where they only come from ``model``.
+        options: Further fields of vLLM's ``EngineArgs``, such as ``gpu_memory_utilization``. On the CPU the cache has
+            room for every slot's longest response, and nothing is compiled, if they do not say otherwise. With
+            ``enable_sleep_mode`` vLLM gives the GPU's memory back whenever nothing is unfinished (weights wait in the
+            machine's memory, the cache is dropped), so that a learner can use it; on the CPU vLLM ignores that.
+
+    Raises:
+        ImportError: If no vLLM, or none of a version in ``vllm_start.SUPPORTED_VLLM``, is installed.
+        ValueError: If an argument is out of range, the architecture is not supported, or the memory does not hold the
+            model and one response of ``max_length``.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModelWithCritic,
+        *,
+        num_slots: int,
+        max_length: int,
+        eos_token_id: int,
+        rule: str = "regret_value",
+        smoothing: float = 0.9,
+        value_floor: float = 0.2,
+        clip: float = DEFAULT_CLIP,
+        delta: float = DEFAULT_DELTA,
+        sampling: SamplingSettings | None = None,
+        tensor_parallel_size: int = 1,
+        weight_transfer: str | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not 0 <= eos_token_id < model.vocab_size:
+            raise ValueError(f"expected eos_token_id in [0, vocab_size={model.vocab_size}), got {eos_token_id}")
+        if max_length < 2:
+            raise ValueError(f"expected max_length >= 2 (a prompt token and a new one), got {max_length}")
+        self.num_slots = num_slots
+        self.max_length = min(max_length, getattr(model.config, "max_position_embeddings", None) or max_length)
+        self._model = model
+        self._eos_token_id = eos_token_id
+        self._tensor_parallel_size = tensor_parallel_size
+        self._weights_version = 0
+        self._submitted = 0
+        # By vLLM's name for it; vLLM's workers know a request by a longer one, which comes second.
+        self._requests: dict[str, tuple[GenerationRequest, str]] = {}
+        self._idle = True
+        self._sleeps = bool((options or {}).get("enable_sleep_mode", False))
+        self.identity = uuid.uuid4().hex
+        """Unlike that of every other engine, and of this one after a restart."""
+        self._engine = start_vllm(
+            model, num_slots, self.max_length, tensor_parallel_size, weight_transfer, options or {}
+        )
+        self._call(
+            "install_early_stopping",
+            num_slots=num_slots,
+            max_new_tokens=self.max_length - 1,
+            vocab_size=model.vocab_size,
+            eos_token_id=eos_token_id,
+            detector={"rule": rule, "smoothing": smoothing, "value_floor": value_floor, "clip": clip, "delta": delta},
+        )
+        self._call("configure_early_stopping", sampling=sampling)
+        self.weights_changed(0)
+
+    @property
+    def num_unfinished(self) -> int:
+        """Requests submitted and not finished yet, waiting ones included."""
+        return len(self._requests)
+
+    @property
+    def num_live(self) -> int:
+        """Slots in use in the last step, those included whose prompt is still being read."""
+        return 0 if self._idle else self._call("count_live")
+
+    def set_sampling(self, sampling: SamplingSettings) -> None:
+        """How tokens are drawn from now on.
+
+        Raises:
+            RuntimeError: If responses are unfinished.
+        """
+        self._expect_idle("set_sampling")
+        self._call("configure_early_stopping", sampling=sampling)
+
+    def set_regret_state(self, state: RegretState) -> None:
+        """What the detector runs with from now on.
+
+        Raises:
+            RuntimeError: If responses are unfinished.
+        """
+        self._expect_idle("set_regret_state")
+        self._call("configure_early_stopping", state=state)
+
+    def weights_changed(self, version: int) -> None:
+        """Gives vLLM the module's weights, and stamps the episodes to come.
+
+        Raises:
+            RuntimeError: If responses are unfinished: they would mix two policies; or if vLLM keeps its prefix cache,
+                which the old weights computed.
+        """
+        self._expect_idle("weights_changed")
+        self._wake_up()
+        weights = engine_weights(self._model)
+        if self._tensor_parallel_size == 1:
+            self._call("take_weights", weights)
+        else:  # workers are processes: one file in memory for all of them, instead of a pickled copy for each
+            with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+                file = str(Path(folder, "weights.safetensors"))
+                save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, file)
+                self._call("take_weights", file)
+        self._forget_old_weights(version)
+
+    def transfer(self, method: str, **kwargs: Any) -> None:
+        """One call of vLLM's weight-transfer API, in every worker.
+
+        Raises:
+            RuntimeError: If responses are unfinished.
+        """
+        self._expect_idle(method)
+        self._wake_up()
+        self._call(method, **kwargs)
+
+    def weights_transferred(self, version: int) -> None:
+        """Like :meth:`weights_changed`, after new weights came by :meth:`transfer`.
+
+        Raises:
+            RuntimeError: As there.
+        """
+        self._expect_idle("weights_transferred")
+        self._call("refresh_output_embedding")
+        self._forget_old_weights(version)
+
+    def submit(self, requests: Sequence[GenerationRequest]) -> None:
+        """Queues prompts; they are admitted in this order.
+
+        Raises:
+            ValueError: If a request cannot be answered; none of them is queued then.
+        """
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        for request in requests:
+            request.check(self._model.config.vocab_size, self.max_length)
+        if requests:
+            self._wake_up()
+        for request in requests:
+            params = SamplingParams(
+                temperature=0.0,  # vLLM's own sampling is not used; this prepares the least for it
+                max_tokens=request.max_new_tokens,
+                ignore_eos=True,  # the one of the model's configuration; the task's is the one that counts
+                stop_token_ids=[self._eos_token_id],
+                detokenize=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+                extra_args={"seed": request.seed, "mark_only": request.mark_only},
+            )
+            name = str(self._submitted)
+            self._submitted += 1
+            prompt = {"type": "token", "prompt_token_ids": request.prompt_tokens.tolist()}
+            self._requests[name] = request, self._engine.add_request(name, prompt, params)
+
+    def step(self) -> list[TokenEpisode]:
+        """Admits what fits, writes one token for every live slot, gives back what has finished (rewards unset)."""
+        self._idle = not self._requests
+        if self._idle:
+            return []
+        episodes = self._take([output.request_id for output in self._engine.step() if output.finished])
+        if self._sleeps and not self._requests:
+            self._engine.sleep(level=1)
+        return episodes
+
+    def abort(self) -> list[TokenEpisode]:
+        """Gives up everything unfinished; the episodes end with ``StopReason.ABORT`` and hold what was written."""
+        self._engine.abort_request(list(self._requests))
+        episodes = self._take(list(self._requests))
+        for episode in episodes:
+            episode.stop_reason = StopReason.ABORT
+        return episodes
+
+    def shutdown(self) -> None:
+        """Stops vLLM; the engine is of no use afterwards."""
+        self._requests.clear()
+        self._engine.engine_core.shutdown()
+
+    def _forget_old_weights(self, version: int) -> None:
+        if not self._engine.reset_prefix_cache():
+            raise RuntimeError("expected vLLM to drop its prefix cache, which the old weights computed, got a refusal")
+        self._weights_version = version
+
+    def _wake_up(self) -> None:
+        if self._sleeps and self._engine.is_sleeping():
+            self._engine.wake_up()
+
+    def _take(self, names: list[str]) -> list[TokenEpisode]:
+        """Responses that vLLM is through with."""
+        if not names:
+            return []
+        taken = [self._requests.pop(name) for name in names]
+        episodes = []
+        written = self._call("collect_responses", [internal for _, internal in taken])
+        for (request, _), (tokens, trace, mark) in zip(taken, written, strict=True):
+            episode = TokenEpisode(
+                prompt_tokens=request.prompt_tokens,
+                response_tokens=tokens,
+                stop_reason=self._reason(request, tokens, mark),
+                mark=mark,
+                request_id=request.request_id,
+                seed=request.seed,
+                weights_version=self._weights_version,
+            )
+            episode.logprobs, episode.regrets, episode.values, episode.z, episode.thresholds = trace
+            episodes.append(episode)
+        return episodes
+
+    def _reason(self, request: GenerationRequest, tokens: np.ndarray, mark: int) -> StopReason:
+        if len(tokens) and tokens[-1] == self._eos_token_id:
+            return StopReason.EOS
+        stopped = mark == len(tokens) - 1 and not request.mark_only
+        return StopReason.REGRET if stopped else StopReason.LENGTH
+
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Calls every worker, and gives back what the first one answers: all compute the same."""
+        return self._engine.collective_rpc(method, args=args, kwargs=kwargs)[0]
+
+    def _expect_idle(self, what: str) -> None:
+        if self.num_unfinished:
+            raise RuntimeError(f"expected no unfinished responses at {what}, got {self.num_unfinished}")
+
+
+def engine_weights(model: LanguageModelWithCritic) -> dict[str, Tensor]:
+    """All weights by the names that vLLM's model has for them in a checkpoint; views, a tied one once."""
+    return {name.removeprefix("policy."): parameter.detach() for name, parameter in model.named_parameters()}

@@ -1,0 +1,1 @@
+"""New weights and the state of early stopping, from the learners to every runner."""

@@ -1,0 +1,135 @@
+"""The command line, on real files: a run is trained, resumed, evaluated, played and reported."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from coin_fixtures import coin_model  # noqa: F401 (fixture)
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
+
+from espo_algo.commands.cli import app
+from espo_algo.commands.run_folder import LOG
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+def espo(*arguments: object, input: str | None = None, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=input)
+    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
+    return result.output
+
+
+def write_config(folder: Path, model: Path, **changes: object) -> Path:
+    content = {
+        "environment": {"env": "espo_env/TokenGeneration-v0", "env_config": {"task": "coin_task:CoinTask"}},
+        "env_runners": {"num_envs_per_env_runner": 8},
+        "language_model": {"model": str(model)},
+        "generation": {"max_new_tokens": 8},
+        "early_stopping": {"beta": "auto", "target_stop_rate": 0.3},
+        "training": {"lr": 1e-3, "train_batch_size_per_learner": 16, "minibatch_size": 8},
+        "debugging": {"seed": 0},
+        "run": {"iterations": 3, "output": str(folder / "run"), "checkpoint_every": 2, "responses": 6},
+    }
+    content.update(changes)
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, coin_model):
+    """Three iterations, trained by the command."""
+    folder = tmp_path_factory.mktemp("cli")
+    config = write_config(folder, coin_model)
+    assert "done" in espo("train", config)
+    return folder / "run", config
+
+
+def rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_train_leaves_a_log_checkpoints_and_a_model(run):
+    folder, _ = run
+    assert len(rows(folder / LOG)) == 3
+    assert list(folder.rglob("iteration-*"))
+    (policy,) = folder.rglob("policy")
+    assert AutoModelForCausalLM.from_pretrained(policy).config.vocab_size == 16
+
+
+def test_train_goes_on_from_the_newest_checkpoint(run, tmp_path, coin_model):
+    short = {"iterations": 2, "output": str(tmp_path / "run"), "checkpoint_every": 2, "responses": 0}
+    espo("train", write_config(tmp_path, coin_model, run=short))
+    again = espo("train", write_config(tmp_path, coin_model, run=short | {"iterations": 3}), "--resume")
+    assert "done" in again
+    resumed, whole = (
+        AutoModelForCausalLM.from_pretrained(next(folder.rglob("policy"))) for folder in (tmp_path / "run", run[0])
+    )
+    for left, right in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert left.equal(right)
+
+
+def test_evaluate_scores_a_checkpoint_with_and_without_stops(run, tmp_path):
+    folder, config = run
+    checkpoint = sorted(folder.rglob("iteration-*"))[-1]
+    arguments = [
+        "evaluate",
+        checkpoint,
+        "--config",
+        config,
+        "--problems",
+        12,
+        "--samples",
+        3,
+        "--output",
+        tmp_path / "e",
+    ]
+    first = espo(*arguments, "--early-stopping")
+    results = json.loads((tmp_path / "e" / "results.json").read_text())
+    assert json.dumps(results).count("pass@") > 0
+    assert espo(*arguments, "--early-stopping").splitlines()[-2:] == first.splitlines()[-2:]  # nothing left to do
+
+
+def test_report_draws_what_the_run_logged(run, tmp_path):
+    espo("report", run[0], "--output", tmp_path)
+    assert (tmp_path / "responses.html").read_text().count("<") > 10
+    assert list(tmp_path.glob("*.png"))
+
+
+def test_play_shows_the_wrapper_at_work(run):
+    folder, config = run
+    checkpoint = sorted(folder.rglob("iteration-*"))[-1]
+    shown = espo("play", "--config", config, "--model", checkpoint, "--problem", 0, input="abc\n")
+    assert "regret" in shown
+    assert "threshold" in shown
+
+
+def test_warmup_raises_a_fresh_model_above_zero(run, tmp_path, coin_model):
+    config = write_config(tmp_path, coin_model)
+    output = espo("warmup", config, "--output", tmp_path / "warm", "--fresh", "--steps", 30, "--evaluate-every", 30)
+    points = json.loads((tmp_path / "warm" / "warmup.json").read_text())
+    assert points[-1]["accuracy"] > 0.6  # an untrained one is right about every other time
+    assert "accuracy" in output
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "warm").config.vocab_size == 11
+
+
+def test_grade_counts_verdicts_by_reason(tmp_path):
+    file = tmp_path / "responses.jsonl"
+    answers = [("so \\boxed{4}", "4"), ("#### 5", "4"), ("no idea", "4"), ("\\boxed{\\frac{1}{2}}", "\\frac12")]
+    file.write_text("".join(json.dumps({"response": r, "reference": a}) + "\n" for r, a in answers))
+    output = espo("grade", file, "--output", tmp_path / "graded.jsonl")
+    assert "right: 2 of 4 (50.0%)" in output
+    assert [row["grade"]["reason"] for row in rows(tmp_path / "graded.jsonl")][1:3] == ["different", "no_answer"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trainig": {"lr": 1}}, "did you mean 'training'?"),
+        ({"early_stopping": {"target_stop_rate": 1.5}}, "expected a target stop rate in [0, 1], got 1.5"),
+    ],
+)
+def test_a_wrong_file_ends_with_a_message(tmp_path, coin_model, changes, message):
+    assert message in espo("train", write_config(tmp_path, coin_model, **changes), code=1)

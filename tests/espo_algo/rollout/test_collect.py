@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode
+from transformers import AutoModelForCausalLM, Qwen2Config
+
+from espo_algo import LanguageModelWithCritic, TokenEpisode
+from espo_algo.rollout.collect import ResponsePlan, collect, stream
+from espo_algo.rollout.embedded.engine import TorchEngine
+from espo_algo.rollout.engine import RegretState
+from espo_env.early_stopping import RegretStatistics
+from espo_env.grading import Grade
+from espo_env.tasks import Problem, Split, Task
+from espo_env.token_vector_env import TokenGenerationVectorEnv
+from espo_env.tokenizer import Tokenizer
+from espo_env.types import StopReason
+from espo_env.wrappers import VectorRegretTermination
+
+HORIZON = 6
+PROBLEMS = 40
+
+
+class FragileTask(Task):
+    """Right is a response with an ``a``. Some problems cannot be posed, some not be graded."""
+
+    def __init__(self, unposable: tuple[int, ...] = (), ungradable: tuple[int, ...] = ()) -> None:
+        super().__init__(Tokenizer.from_symbols("abc"))
+        self.unposable, self.ungradable = unposable, ungradable
+
+    def num_problems(self, split: Split) -> int:
+        return PROBLEMS
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        return 3
+
+    def problem(self, index: int, split: Split = "train") -> Problem:
+        if index in self.unposable:
+            raise LookupError(f"problem {index} is gone")
+        return Problem("abc"[: 1 + index % 3], "a", index=index)
+
+    def grade(self, problem: Problem, response: str) -> Grade:
+        if problem.index in self.ungradable:
+            raise ArithmeticError(f"problem {problem.index} breaks its grader")
+        return Grade("a" in response, response, "looked for a")
+
+
+class WatchedEngine(TorchEngine):
+    """Writes down how many slots were in use at each step."""
+
+    def step(self) -> list[TokenEpisode]:
+        episodes = super().step()
+        self.live = [*getattr(self, "live", []), self.num_live]
+        return episodes
+
+
+@pytest.fixture(scope="module")
+def model() -> LanguageModelWithCritic:
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=4,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=16,
+        initializer_range=0.1,
+    )
+    return LanguageModelWithCritic(AutoModelForCausalLM.from_config(config).eval())
+
+
+def build(model: LanguageModelWithCritic, task: Task, slots: int) -> tuple[WatchedEngine, VectorRegretTermination]:
+    env = TokenGenerationVectorEnv(
+        task, slots, max_new_tokens=HORIZON, autoreset_mode=AutoresetMode.DISABLED, split="train"
+    )
+    engine = WatchedEngine(model, num_slots=slots, max_length=env.mdp.max_length, eos_token_id=env.mdp.eos_token_id)
+    engine.set_regret_state(RegretState(enabled=False))
+    return engine, VectorRegretTermination(env, fail_reward=-0.5)
+
+
+def plans(indices: list[int], **options: bool) -> list[ResponsePlan]:
+    return [ResponsePlan(index, seed=1000 + place, **options) for place, index in enumerate(indices)]
+
+
+INDICES = [*range(PROBLEMS)][::-1]
+
+
+def test_plans_are_answered_in_their_order_with_every_slot_in_use(model: LanguageModelWithCritic) -> None:
+    engine, env = build(model, FragileTask(), slots=5)
+    episodes = collect(engine, env, plans(INDICES))
+    assert [e.problem.index for e in episodes] == INDICES
+    assert [e.seed for e in episodes] == [p.seed for p in plans(INDICES)]
+    for episode in episodes:
+        np.testing.assert_array_equal(episode.prompt_tokens, env.unwrapped.task.encode_prompt(episode.problem))
+    # A slot that became free was filled before the next step, as long as something waited.
+    tokens = sum(map(len, episodes))
+    assert max(engine.live) == 5
+    assert len(engine.live) < tokens / 4
+    assert engine.num_unfinished == 0
+
+
+def test_responses_are_graded_by_what_they_say(model: LanguageModelWithCritic) -> None:
+    engine, env = build(model, FragileTask(), slots=8)
+    episodes = collect(engine, env, plans(INDICES))
+    assert {e.stop_reason for e in episodes} == {StopReason.EOS, StopReason.LENGTH}
+    for episode in episodes:
+        if episode.stop_reason is StopReason.EOS:
+            assert episode.correct is (1 in episode.response_tokens)
+            assert episode.reward == float(episode.correct)
+        else:
+            assert (episode.correct, episode.reward, len(episode)) == (None, 0.0, HORIZON)
+        assert episode.terminated
+
+
+@pytest.mark.parametrize("slots", [1, 3, 64])
+def test_the_number_of_slots_changes_nothing(model: LanguageModelWithCritic, slots: int) -> None:
+    expected = collect(*build(model, FragileTask(), slots=7), plans(INDICES))
+    for left, right in zip(expected, collect(*build(model, FragileTask(), slots), plans(INDICES)), strict=True):
+        np.testing.assert_array_equal(left.response_tokens, right.response_tokens)
+        assert (left.reward, left.stop_reason) == (right.reward, right.stop_reason)
+
+
+@pytest.mark.parametrize("slots", [1, 4, 64])
+def test_what_the_task_raises_loses_its_own_response_alone(model: LanguageModelWithCritic, slots: int) -> None:
+    unposable, ungradable = (0, 1, 2, 17, 38, 39), (5, 6, 7, 8, 9, 30, 31, 32)
+    whole = collect(*build(model, FragileTask(), slots), plans(INDICES))
+    engine, env = build(model, FragileTask(unposable, ungradable), slots)
+    episodes = collect(engine, env, plans(INDICES))
+    assert len(episodes) == PROBLEMS
+    broken_grades = 0
+    for index, episode, sound in zip(INDICES, episodes, whole, strict=True):
+        if index in unposable:
+            assert (episode.stop_reason, episode.error, len(episode)) == (StopReason.ERROR, "LookupError", 0)
+            continue
+        np.testing.assert_array_equal(episode.response_tokens, sound.response_tokens)
+        # Only what ended by itself is graded.
+        if index in ungradable and sound.stop_reason is StopReason.EOS:
+            broken_grades += 1
+            assert (episode.stop_reason, episode.error) == (StopReason.ERROR, "ArithmeticError")
+            assert (episode.reward, episode.correct, episode.is_trainable) == (0.0, None, False)
+        else:
+            assert (episode.stop_reason, episode.error) == (sound.stop_reason, "")
+            assert (episode.reward, episode.correct) == (sound.reward, sound.correct)
+    assert broken_grades > 0
+    # Every slot is free again: as many more plans as there are slots all run at once.
+    engine.live.clear()
+    again = collect(engine, env, plans([3] * slots))
+    assert all(e.error == "" for e in again)
+    assert engine.live[0] == slots
+
+
+def test_where_no_problem_can_be_posed_every_plan_is_accounted_for(model: LanguageModelWithCritic) -> None:
+    episodes = collect(*build(model, FragileTask(tuple(INDICES)), slots=4), plans(INDICES))
+    assert [e.error for e in episodes] == ["LookupError"] * PROBLEMS
+    assert collect(*build(model, FragileTask(), slots=4), []) == []
+
+
+def test_stops_get_the_fail_reward_and_marks_run_on(model: LanguageModelWithCritic) -> None:
+    engine, env = build(model, FragileTask(), slots=4)
+    # Everything is above average, so whatever goes on is stopped at once.
+    engine.set_regret_state(RegretState(RegretStatistics(mean=-9.0, var=0.01), beta=0.1, enabled=True))
+    stopped = collect(engine, env, plans(INDICES))
+    marked = collect(engine, env, plans(INDICES, mark_only=True))
+    assert {e.stop_reason for e in stopped} == {StopReason.EOS, StopReason.REGRET}
+    for stop, mark in zip(stopped, marked, strict=True):
+        assert mark.stop_reason is not StopReason.REGRET
+        if stop.stop_reason is StopReason.REGRET:
+            assert (stop.reward, stop.correct, stop.mark, len(stop)) == (-0.5, None, 0, 1)
+            assert mark.mark == 0
+            assert len(mark) > 1
+            np.testing.assert_array_equal(mark.response_tokens[:1], stop.response_tokens)
+        else:
+            # It ended on the very step: never stopped, never marked.
+            assert (len(stop), stop.mark, mark.mark) == (1, -1, -1)
+
+
+def test_an_engine_that_fails_is_idle_afterwards(
+    model: LanguageModelWithCritic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, env = build(model, FragileTask(), slots=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_forward", lambda: torch.linalg.inv(torch.zeros(2, 2)))
+        with pytest.raises(torch.linalg.LinAlgError):
+            collect(engine, env, plans(INDICES))
+    assert engine.num_unfinished == 0
+    assert len(collect(engine, env, plans(INDICES))) == PROBLEMS
+
+
+class LateVerdict(Future[Grade]):
+    """Is there only when it is waited for."""
+
+    def __init__(self, grade: Callable[[], Grade]) -> None:
+        super().__init__()
+        self.grade = grade
+
+    def result(self, timeout: float | None = None) -> Grade:
+        return self.grade()
+
+
+class SlowTask(FragileTask):
+    """Its grader is never done by itself; writes down how much was unfinished when a verdict was waited for."""
+
+    def __init__(self, *broken: tuple[int, ...]) -> None:
+        super().__init__(*broken)
+        self.engine: WatchedEngine
+        self.unfinished: list[int] = []
+
+    def submit(self, problem: Problem, response: str) -> Future[Grade]:
+        def grade() -> Grade:
+            self.unfinished.append(self.engine.num_unfinished)
+            return self.grade(problem, response)
+
+        return LateVerdict(grade)
+
+
+def test_decoding_does_not_wait_for_grades(model: LanguageModelWithCritic) -> None:
+    broken = ((0, 1), (5, 6, 7, 8, 9, 30, 31, 32))
+    task = SlowTask(*broken)
+    engine, env = build(model, task, slots=3)
+    task.engine = engine
+    episodes = collect(engine, env, plans(INDICES))
+    expected = collect(*build(model, FragileTask(*broken), slots=3), plans(INDICES))
+    for late, soon in zip(episodes, expected, strict=True):
+        np.testing.assert_array_equal(late.response_tokens, soon.response_tokens)
+        assert (late.correct, late.reward, late.error, late.grade) == (
+            soon.correct,
+            soon.reward,
+            soon.error,
+            soon.grade,
+        )
+    assert len(task.unfinished) > 5
+    assert set(task.unfinished) == {0}
+
+
+def test_responses_come_as_they_finish_and_leaving_early_leaves_the_engine_idle(model: LanguageModelWithCritic) -> None:
+    engine, env = build(model, FragileTask(), slots=3)
+    running = stream(engine, env, plans(INDICES))
+    for _ in range(5):
+        number, episode = next(running)
+        assert episode.problem.index == INDICES[number]
+        assert (episode.correct is not None) is (episode.stop_reason is StopReason.EOS)
+    assert engine.num_unfinished > 0
+    running.close()
+    assert engine.num_unfinished == 0

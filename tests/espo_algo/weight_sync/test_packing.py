@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hand_made import build_learner, spaces_of
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
+from torch import nn
+
+from espo_algo import ESPOConfig
+from espo_algo.weight_sync.packing import broadcast_weights, pack_state, unpack_state
+
+
+class Tied(nn.Module):
+    """An embedding tied to an output layer, a value head, a kept and a temporary buffer."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(5, 3, dtype=dtype)
+        self.head = nn.Linear(3, 5, bias=False, dtype=dtype)
+        self.head.weight = self.embedding.weight
+        self.value_head = nn.Linear(3, 1)
+        self.register_buffer("beta", torch.tensor(0.1, dtype=torch.float64))
+        self.register_buffer("scratch", torch.zeros(2), persistent=False)
+
+
+def test_tied_tensors_are_packed_once_and_come_back() -> None:
+    source, target = Tied(), Tied()
+    state = pack_state(source)
+    assert state.keys() == {"embedding.weight", "value_head.weight", "value_head.bias", "beta"}
+    unpack_state(target, state)
+    assert target.head.weight is target.embedding.weight
+    for name, tensor in source.state_dict().items():
+        assert torch.equal(tensor, target.state_dict()[name]), name
+
+
+def test_packed_arrays_are_views_not_copies() -> None:
+    module = Tied()
+    for dtype in (None, torch.float32):
+        assert np.shares_memory(pack_state(module, dtype)["embedding.weight"], module.embedding.weight.detach().numpy())
+
+
+def test_bfloat16_travels_bit_for_bit_and_the_critic_keeps_its_precision() -> None:
+    source, target = Tied(), Tied(torch.bfloat16)
+    with torch.no_grad():
+        source.value_head.weight.fill_(0.1)
+    state = pack_state(source, torch.bfloat16)
+    assert {name: array.dtype for name, array in state.items()} == {
+        "embedding.weight:bfloat16": np.int16,
+        "value_head.weight": np.float32,
+        "value_head.bias": np.float32,
+        "beta": np.float64,
+    }
+    unpack_state(target, state)
+    assert torch.equal(target.embedding.weight, source.embedding.weight.bfloat16())
+    assert torch.equal(target.value_head.weight, source.value_head.weight)
+    assert float(target.beta) == 0.1
+    # And from bfloat16 weights, without a cast.
+    assert "embedding.weight:bfloat16" in pack_state(target)
+
+
+def test_read_only_arrays_are_taken_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    state = {name: np.array(array) for name, array in pack_state(Tied()).items()}
+    for array in state.values():
+        array.flags.writeable = False
+    target = Tied()
+    unpack_state(target, state)
+    np.testing.assert_array_equal(target.embedding.weight.detach().numpy(), state["embedding.weight"])
+    assert not recwarn.list
+
+
+def test_missing_and_unknown_names_are_rejected_before_anything_changes() -> None:
+    module = Tied()
+    before = module.embedding.weight.detach().clone()
+    state = {name: array + 1 for name, array in pack_state(module).items()}
+    state["other"] = state.pop("beta")
+    with pytest.raises(ValueError, match=r"missing \['beta'\], unknown \['other'\]"):
+        unpack_state(module, state)
+    assert torch.equal(module.embedding.weight, before)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_broadcast_reaches_the_local_runner_with_weights_and_regret_state(config: ESPOConfig) -> None:
+    group = config.build_learner_group(spaces=spaces_of(config))
+    runners = EnvRunnerGroup(config=config, num_env_runners=0)
+    learner, runner = group._learner, runners.local_env_runner
+    with torch.no_grad():
+        learner.language_module.model.value_head.bias.fill_(0.25)
+    learner.language_module.regret_beta.fill_(3.5)
+    learner._weights_seq_no = 4
+    broadcast_weights(group, runners, timeout_seconds=5)
+    assert runner.module.model.value_head.bias.item() == 0.25
+    assert runner.module.regret_control.controller.beta == 3.5
+    expected = pack_state(build_learner(config).language_module)
+    for name, array in pack_state(runner.module).items():
+        if not name.startswith(("regret_", "model.value_head")):
+            np.testing.assert_array_equal(array, expected[name])
+    episodes = runner.sample(num_episodes=2)
+    assert [episode.weights_version for episode in episodes] == [4, 4]
