@@ -5,39 +5,37 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.algorithms.ppo.ppo import PPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from transformers import AutoConfig, PretrainedConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from espo_algo.checks import check_settings, check_sizes, check_task
 from espo_algo.learning.learner import ESPOLearner
-from espo_algo.learning.model import CriticKind, LanguageModelWithCritic
+from espo_algo.learning.model import CriticKind, Dtype
 from espo_algo.learning.rl_module import LanguageModelRLModule
-from espo_algo.regret_control import RegretControl, StatisticsStart
-from espo_algo.rollout.engine import Engine, SamplingSettings
-from espo_algo.rollout.env_runner import ESPOEnvRunner, make_vector_env
+from espo_algo.rollout.engine import EngineSettings, SamplingSettings
+from espo_algo.rollout.engines import get_engine
+from espo_algo.rollout.env_runner import ESPOEnvRunner
+from espo_algo.rollout.plans import EvaluationStops
 from espo_env.early_stopping import (
     DEFAULT_CLIP,
     DEFAULT_DELTA,
     CriticWarmup,
-    FailureDetector,
+    DetectorSettings,
+    EarlyStoppingState,
     RegretStatistics,
+    StatisticsStart,
     ToleranceController,
 )
+from espo_env.tasks import Split
 from espo_env.token_mdp import TokenMDP
 
 __all__ = ["ESPOConfig"]
-
-EngineName = Literal["torch", "vllm"]
-WeightTransfer = Literal[None, "nccl", "ipc"]
-EvaluationStops = Literal["off", "mark", "stop"]
-Dtype = Literal["float32", "bfloat16"]
 
 
 class ESPOConfig(PPOConfig):
@@ -61,7 +59,10 @@ class ESPOConfig(PPOConfig):
         algo = config.build_algo()
     """
 
+    _evaluation_split: Split = "eval"
+
     def __init__(self, algo_class: type | None = None) -> None:
+        # RLlib's form asks each of the two classes for the other.
         from espo_algo.espo import ESPO
 
         super().__init__(algo_class=algo_class or ESPO)
@@ -91,9 +92,9 @@ class ESPOConfig(PPOConfig):
         self.dtype: Dtype = "float32"
         self.gradient_checkpointing = False
         # .generation()
-        self.engine: EngineName = "torch"
+        self.engine = "torch"
         self.engine_options: dict[str, Any] = {}
-        self.weight_transfer: WeightTransfer = None
+        self.weight_transfer: str | None = None
         self.max_new_tokens = 8192
         self.rollouts_per_prompt = 1
         self.temperature = 1.0
@@ -125,6 +126,7 @@ class ESPOConfig(PPOConfig):
         # .training()
         self.critic_lr = 1e-5
         self.weight_decay = 0.0
+        self.advantage_estimator = "gae"
         self.normalize_advantages = True
         self.max_tokens_per_microbatch = 2048
         self.importance_weight_cap: float | None = None
@@ -161,9 +163,9 @@ class ESPOConfig(PPOConfig):
     def generation(
         self,
         *,
-        engine: EngineName = NotProvided,
+        engine: str = NotProvided,
         engine_options: dict[str, Any] = NotProvided,
-        weight_transfer: WeightTransfer = NotProvided,
+        weight_transfer: str | None = NotProvided,
         max_new_tokens: int = NotProvided,
         rollouts_per_prompt: int = NotProvided,
         temperature: float = NotProvided,
@@ -174,8 +176,9 @@ class ESPOConfig(PPOConfig):
         """Sets how responses are written. The number of slots is ``num_envs_per_env_runner``.
 
         Args:
-            engine: ``"torch"``, the embedded engine; or ``"vllm"``, in an actor for each env runner
-                (``num_gpus_per_env_runner`` GPUs, over which the model is split).
+            engine: ``"torch"``, the embedded engine; ``"vllm"``, in an actor for each env runner
+                (``num_gpus_per_env_runner`` GPUs, over which the model is split); or one of your own, see
+                :mod:`espo_algo.rollout.engines`.
             engine_options: Fields of vLLM's ``EngineArgs``, such as ``gpu_memory_utilization``; see
                 :class:`~espo_algo.rollout.vllm.engine.VLLMEngine`.
             weight_transfer: How new weights reach vLLM: None, through Ray's object store; ``"nccl"``, broadcast between
@@ -229,7 +232,7 @@ class ESPOConfig(PPOConfig):
 
         Args:
             rule: ``"regret_value"`` (the paper), ``"regret_only"``, ``"value_only"``, ``"random"`` (its ablations),
-                ``"never"`` (plain PPO), or a rule of your own (``register_stop_rule``).
+                ``"never"`` (plain PPO), or a rule of your own (``"module:function"``, or ``register_stop_rule``).
             fail_reward: Reward of a stop; -1 in the paper. Beside 0 for a wrong answer that punishes a stop harder than
                 a full failure and pulls the value away from the probability of success.
             beta: Tolerance to start from; 7 in the paper. It does not transfer to other scales: ``"auto"`` sets it from
@@ -268,6 +271,7 @@ class ESPOConfig(PPOConfig):
         *,
         critic_lr: float | Sequence[Any] = NotProvided,
         weight_decay: float = NotProvided,
+        advantage_estimator: str = NotProvided,
         normalize_advantages: bool = NotProvided,
         max_tokens_per_microbatch: int = NotProvided,
         importance_weight_cap: float | None = NotProvided,
@@ -278,6 +282,8 @@ class ESPOConfig(PPOConfig):
         Args:
             critic_lr: Learning rate of value head and critic trunk, or a schedule; ``lr`` is the policy's.
             weight_decay: AdamW's, for both.
+            advantage_estimator: ``"gae"`` (the paper), ``"group"`` (GRPO's: rewards against those of the same prompt),
+                or one of your own, see :mod:`espo_algo.learning.advantages`.
             normalize_advantages: Mean 0 and variance 1 over all tokens of all learners.
             max_tokens_per_microbatch: Tokens, padding included, that go through the model at once; gradients are
                 accumulated over the micro-batches of a minibatch. What the memory of an update depends on.
@@ -290,6 +296,7 @@ class ESPOConfig(PPOConfig):
         self._set(
             critic_lr=critic_lr,
             weight_decay=weight_decay,
+            advantage_estimator=advantage_estimator,
             normalize_advantages=normalize_advantages,
             max_tokens_per_microbatch=max_tokens_per_microbatch,
             importance_weight_cap=importance_weight_cap,
@@ -315,7 +322,16 @@ class ESPOConfig(PPOConfig):
             if argument is not NotProvided:
                 setattr(self, name, argument)
 
-    # --- checks -------------------------------------------------------------------------------------------------
+    def evaluation(self, **kwargs: Any) -> Self:
+        """Sets the evaluation; problems of the split ``"eval"`` are answered.
+
+        Args:
+            kwargs: Those of ``AlgorithmConfig.evaluation``. ``evaluation_duration`` counts responses or, with
+                ``evaluation_duration_unit="timesteps"``, tokens; ``"auto"`` goes on until the training step beside it
+                is done. ``evaluation_config={"env_config": {"split": "train"}}`` measures on another split.
+        """
+        super().evaluation(**kwargs)
+        return self
 
     def validate(self) -> None:
         """Checks everything that can be checked without starting anything.
@@ -323,99 +339,21 @@ class ESPOConfig(PPOConfig):
         Raises:
             ValueError: Naming what was expected, what came, and the section that mends it.
         """
-        # First, so that the message speaks of responses.
-        if self.minibatch_size and self.minibatch_size > self.train_batch_size_per_learner:
-            self._value_error(
-                f"expected .training(minibatch_size) of at most train_batch_size_per_learner responses "
-                f"({self.train_batch_size_per_learner}), got {self.minibatch_size}"
-            )
+        check_sizes(self)
         super().validate()
-        for section, name, choices in (
-            ("language_model", "critic", CriticKind),
-            ("language_model", "dtype", Dtype),
-            ("generation", "engine", EngineName),
-            ("generation", "weight_transfer", WeightTransfer),
-            ("early_stopping", "stops_in_evaluation", EvaluationStops),
-            ("early_stopping", "statistics_start", StatisticsStart),
-        ):
-            if (got := getattr(self, name)) not in get_args(choices):
-                self._value_error(f"expected .{section}({name}) out of {list(get_args(choices))}, got {got!r}")
-        for section, name, low in (
-            ("generation", "max_new_tokens", 1),
-            ("generation", "rollouts_per_prompt", 1),
-            ("training", "max_tokens_per_microbatch", 1),
-            ("training", "importance_weight_cap", 1),
-            ("fault_tolerance", "max_empty_rounds", 1),
-        ):
-            if (got := getattr(self, name)) is not None and got < low:
-                self._value_error(f"expected .{section}({name}) >= {low}, got {got}")
-        for name in ("engine_options", "weight_transfer"):
-            if self.engine == "torch" and (got := getattr(self, name)):
-                self._value_error(f"expected .generation({name}) with engine='vllm' only, got {got!r}")
-        if self.engine == "vllm" and not self.num_env_runners and (self.evaluation_interval or not self.in_evaluation):
-            where = "evaluation(evaluation_num" if self.in_evaluation else "env_runners(num"
-            self._value_error(
-                f"expected .{where}_env_runners) >= 1 with engine='vllm', which takes over its process, got 0"
-            )
-        if not 0.0 <= self.shadow_fraction <= 1.0:
-            self._value_error(f"expected .early_stopping(shadow_fraction) in [0, 1], got {self.shadow_fraction}")
-        if self.total_train_batch_size % self.rollouts_per_prompt:
-            self._value_error(
-                f"expected a train batch that .generation(rollouts_per_prompt={self.rollouts_per_prompt}) divides, "
-                f"got {self.total_train_batch_size} responses"
-            )
-        if not self.in_evaluation and (self.top_p, self.top_k, self.greedy) != (1.0, 0, False):
-            self._value_error(
-                f"expected top_p 1, top_k 0 and greedy False in training (they bias PPO's ratio; put them into "
-                f".evaluation(evaluation_config=...)), got {self.top_p}, {self.top_k} and {self.greedy}"
-            )
-        if self.grad_clip is not None and self.grad_clip_by != "global_norm":
-            self._value_error(f"expected .training(grad_clip_by='global_norm'), got {self.grad_clip_by!r}")
-        if self.env_config.get("max_new_tokens", self.max_new_tokens) != self.max_new_tokens:
-            self._value_error(
-                f"expected one horizon, got .generation(max_new_tokens={self.max_new_tokens}) and "
-                f"env_config['max_new_tokens']={self.env_config['max_new_tokens']}"
-            )
-        try:
-            _ = self.sampling, self.regret_control, FailureDetector(1, **self.detector_options)
-        except ValueError as error:
-            self._value_error(str(error))
-        if self.model_name is None:
-            self._value_error("expected .language_model(model=folder or hub name), got None")
-        elif _looks_like_folder(self.model_name) and not (Path(self.model_name) / "config.json").is_file():
-            self._value_error(f"expected a model folder with a config.json, got {self.model_name!r}")
+        check_settings(self)
 
     def check_task(self) -> TokenMDP:
-        """Builds the environment once and holds it against the model. ``ESPO`` calls it before any actor starts.
+        """Builds the environment and holds it against the model, see :func:`espo_algo.checks.check_task`."""
+        return check_task(self)
 
-        Returns:
-            The environment's task and horizon.
-
-        Raises:
-            ImportError: If vLLM is asked for and none that is supported is installed.
-            ValueError: If vLLM is asked for and the architecture is not supported; if the model lacks tokens of the
-                tokenizer, or prompt and response do not fit its context.
-        """
-        model = self.pretrained_config
-        if self.engine == "vllm":
-            from espo_algo.rollout.vllm.start import check_vllm
-
-            # The name of the class that the model is loaded as.
-            architecture = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model.model_type, model.model_type)
-            check_vllm(architecture, self.weight_transfer)
-        mdp: TokenMDP = make_vector_env(self).unwrapped.mdp
-        if mdp.vocab_size > model.vocab_size:
-            self._value_error(
-                f"expected a model with at least the tokenizer's {mdp.vocab_size} tokens, "
-                f"got {self.model_name!r} with {model.vocab_size}"
-            )
-        context = getattr(model, "max_position_embeddings", None)
-        if context is not None and mdp.max_length > context:
-            self._value_error(
-                f"expected prompts and responses of at most {context} tokens (the context of {self.model_name!r}), got "
-                f"prompts of up to {mdp.task.max_prompt_tokens} and .generation(max_new_tokens={mdp.max_new_tokens})"
-            )
-        return mdp
+    def get_evaluation_config_object(self) -> Self | None:
+        """RLlib asks for it: evaluation answers its own split, whatever training's ``env_config`` says."""
+        given = self.evaluation_config or {}
+        config = super().get_evaluation_config_object()
+        if config is not None and isinstance(given, Mapping):
+            config._evaluation_split = (given.get("env_config") or {}).get("split", "eval")
+        return config
 
     # --- what the rest is built from ----------------------------------------------------------------------------
 
@@ -432,16 +370,16 @@ class ESPOConfig(PPOConfig):
     @property
     def token_env_config(self) -> dict[str, Any]:
         """``env_config`` with the horizon, and in evaluation with the split to measure on."""
-        split = {"split": "eval"} if self.in_evaluation else {}
-        return {**split, "max_new_tokens": self.max_new_tokens, **self.env_config}
+        split = {"split": self._evaluation_split} if self.in_evaluation else {}
+        return {"max_new_tokens": self.max_new_tokens, **self.env_config, **split}
 
     @property
-    def regret_control(self) -> RegretControl:
+    def early_stopping_state(self) -> EarlyStoppingState:
         """The state of early stopping at the start."""
         low, high = self.beta_bounds
-        return RegretControl(
+        return EarlyStoppingState(
             statistics=RegretStatistics(momentum=self.statistics_momentum),
-            controller=ToleranceController(
+            tolerance=ToleranceController(
                 beta=min(max(7.0, low), high) if self.beta == "auto" else self.beta,
                 rate=self.tolerance_rate,
                 target=self.target_stop_rate,
@@ -461,43 +399,33 @@ class ESPOConfig(PPOConfig):
         )
 
     @property
-    def detector_options(self) -> dict[str, Any]:
+    def detector_settings(self) -> DetectorSettings:
         """Rule and constants of the failure detector."""
-        return {
-            "rule": "never" if self.in_evaluation and self.stops_in_evaluation == "off" else self.rule,
-            "smoothing": self.smoothing,
-            "value_floor": self.value_floor,
-            "clip": self.regret_clip,
-            "delta": self.regret_delta,
-        }
+        return DetectorSettings(
+            rule="never" if self.in_evaluation and self.stops_in_evaluation == "off" else self.rule,
+            smoothing=self.smoothing,
+            value_floor=self.value_floor,
+            clip=self.regret_clip,
+            delta=self.regret_delta,
+        )
 
-    def build_engine(self, model: LanguageModelWithCritic, mdp: TokenMDP) -> Engine:
-        """The configured engine, with a slot for each of the environment's."""
-        options: dict[str, Any] = {
-            "num_slots": self.num_envs_per_env_runner,
-            "max_length": mdp.max_length,
-            "eos_token_id": mdp.eos_token_id,
-            "sampling": self.sampling,
-            **self.detector_options,
-        }
-        if self.engine == "torch":
-            from espo_algo.rollout.embedded.engine import TorchEngine
-
-            return TorchEngine(model, **options)
-        from espo_algo.rollout.vllm.engine import VLLMEngine
-
-        return VLLMEngine(
-            model,
-            tensor_parallel_size=self.workers_per_env_runner,
+    def engine_settings(self, mdp: TokenMDP) -> EngineSettings:
+        """What the configured engine is built from, with a slot for each of the environment's."""
+        return EngineSettings(
+            num_slots=self.num_envs_per_env_runner,
+            max_length=mdp.max_length,
+            eos_token_id=mdp.eos_token_id,
+            detector=self.detector_settings,
+            sampling=self.sampling,
+            num_workers=self.workers_per_env_runner,
             weight_transfer=self.weight_transfer,
             options=self.engine_options,
-            **options,
         )
 
     @property
     def workers_per_env_runner(self) -> int:
-        """GPUs that a runner's vLLM splits the model over, at least one worker; part of a GPU counts as one."""
-        return max(1, int(self.num_gpus_per_env_runner))
+        """Processes that a runner's engine splits the model over: its GPUs, where it has these to itself."""
+        return max(1, int(self.num_gpus_per_env_runner)) if get_engine(self.engine).owns_gpus else 1
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """RLlib asks for it."""
@@ -516,10 +444,5 @@ class ESPOConfig(PPOConfig):
             "dtype": self.dtype,
             "gradient_checkpointing": self.gradient_checkpointing,
             "temperature": self.temperature,
-            "regret_control": self.regret_control,
+            "early_stopping": self.early_stopping_state,
         }
-
-
-def _looks_like_folder(name: str) -> bool:
-    """A hub name is ``name`` or ``owner/name``; everything else is meant as a path."""
-    return Path(name).exists() or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) is None or name.startswith((".", "~"))

@@ -2,20 +2,22 @@
 
 - :class:`ESPO`: the algorithm. ``training_step`` is all of it::
 
-      problems -> engine + detector -> graded episodes -> PPO on whole responses -> regret state -> weights
+      problems -> engine + detector -> graded episodes -> PPO on whole responses -> early-stopping state -> weights
 
-The step regret, the detector and its control are in ``espo_env.early_stopping``; the engines run the detector while
+The step regret, the detector and what moves it are in ``espo_env.early_stopping``; the engines run the detector while
 they decode; the losses are plain PPO's.
 """
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Any
 
-import numpy as np
 from ray.rllib.algorithms.ppo.ppo import PPO
-from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
@@ -25,18 +27,23 @@ from ray.rllib.utils.metrics import (
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
     SYNCH_WORKER_WEIGHTS_TIMER,
     TIMERS,
-    WEIGHTS_SEQ_NO,
 )
 
 from espo_algo.config import ESPOConfig
 from espo_algo.episodes import TokenEpisode
+from espo_algo.evaluation.in_training import evaluate_in_training
 from espo_algo.learning.batching import WholeEpisodeTrainingData
+from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.metrics import log_rollouts
-from espo_algo.rollout.collect import ResponsePlan
-from espo_algo.rollout.env_runner import ESPOEnvRunner, response_seed
-from espo_algo.weight_sync.packing import broadcast_weights, first_result
-from espo_env.early_stopping import FailureDetector
+from espo_algo.policy import Policy
+from espo_algo.rollout.engines import get_engine
+from espo_algo.rollout.env_runner import ESPOEnvRunner
+from espo_algo.rollout.plans import Planner, ResponsePlan
+from espo_algo.weight_sync.calls import ask_learners
+from espo_algo.weight_sync.packing import unpack_state
+from espo_algo.weight_sync.sync import sync_weights
 from espo_env.tasks.order import ProblemOrder
+from espo_env.token_mdp import TokenMDP
 
 __all__ = ["ESPO"]
 
@@ -47,11 +54,15 @@ class ESPO(PPO):
     """Early-stopping PPO: plain PPO whose rollouts end where they are failing.
 
     Attributes:
+        mdp: The training task with its horizon, built once.
         latest_episodes: The responses that the last iteration learnt from.
     """
 
     config: ESPOConfig
+    mdp: TokenMDP
     latest_episodes: list[TokenEpisode]
+    eval_env_runner_group: EnvRunnerGroup | None
+    _planner: Planner
     _responses_planned: int
 
     @classmethod
@@ -64,13 +75,16 @@ class ESPO(PPO):
         with self._timer(ENV_RUNNER_SAMPLING_TIMER):
             # The engines stop a response where its regret outgrows what the critic's value allows.
             self.latest_episodes = episodes = self._sample()
-        with self._timer(LEARNER_UPDATE_TIMER):
-            # PPO sees shorter responses that end in `fail_reward`; objective and GAE are untouched.
-            self._update(episodes)
-        # Statistics, tolerance and warm-up for the next batch; frozen while it is collected.
-        self._adapt(episodes)
+        with self._weights_lock:  # evaluation beside training sends whole weights, or waits
+            with self._timer(LEARNER_UPDATE_TIMER):
+                # PPO sees shorter responses that end in `fail_reward`; objective and GAE are untouched.
+                self._update(episodes)
+            # Statistics, tolerance and warm-up for the next batch; frozen while it is collected.
+            self._adapt(episodes)
         with self._timer(SYNCH_WORKER_WEIGHTS_TIMER):
-            self._sync(self.env_runner_group)
+            self.send_weights(self.env_runner_group)
+            if self.config.evaluation_parallel_to_training and self.eval_env_runner_group is not None:
+                self.send_weights(self.eval_env_runner_group)  # for the evaluation beside the next iteration
 
     def _sample(self) -> list[TokenEpisode]:
         """Collects a batch of responses from all runners, and logs what they are like.
@@ -79,50 +93,22 @@ class ESPO(PPO):
             RuntimeError: If several rounds in a row brought nothing.
         """
         for _ in range(self.config.max_empty_rounds):
-            plans = self._next_plans()
-            episodes = self._run(plans)
+            first, self._responses_planned = (
+                self._responses_planned,
+                self._responses_planned + self.config.total_train_batch_size,
+            )
+            plans = self._planner.plans(range(first, self._responses_planned))
+            episodes = list(self.collect(self.env_runner_group, plans).values())
             self.metrics.log_value("num_missing_episodes_lifetime", len(plans) - len(episodes), reduce="lifetime_sum")
             trainable = [episode for episode in episodes if episode.is_trainable]
             log_rollouts(self.metrics, episodes, key=(ENV_RUNNER_RESULTS,))
-            if len(trainable) >= max(1, self.config.num_learners):
+            if len({episode.group for episode in trainable}) >= max(1, self.config.num_learners):
                 return trainable
             self.restore_env_runners(self.env_runner_group)
         raise RuntimeError(
             f"expected responses to train on, got none in {self.config.max_empty_rounds} rounds of "
             f"{len(plans)}; lost to {sorted({e.error for e in episodes if e.error})}; see the runners' logs"
         )
-
-    def _run(self, plans: list[ResponsePlan]) -> list[TokenEpisode]:
-        """Shares the plans out over the runners; the episodes come back in the plans' order, whoever wrote them."""
-        if not self.env_runner_group.num_remote_workers():
-            return self.env_runner.sample(plans=plans)
-        runners, newest = self.env_runner_group.healthy_worker_ids(), self._newest_weights()
-        shares = {runner: range(i, len(plans), len(runners)) for i, runner in enumerate(runners)}
-
-        def sample(runner: ESPOEnvRunner) -> list[tuple[int, TokenEpisode]] | None:
-            if runner.weights_version != newest:
-                return None  # restarted since the last sync, and nobody has noticed
-            share = shares[runner.worker_index]
-            return list(zip(share, runner.sample(plans=[plans[i] for i in share]), strict=True))
-
-        batches = list(self.env_runner_group.foreach_env_runner(sample, local_env_runner=False))
-        if None in batches:
-            self._sync(self.env_runner_group)
-        numbered = [pair for batch in batches for pair in batch or ()]
-        return [episode for _, episode in sorted(numbered, key=lambda pair: pair[0])]
-
-    def _next_plans(self) -> list[ResponsePlan]:
-        """What the next batch answers. It depends on the seed and on how much was asked before, on nothing else."""
-        config = self.config
-        numbers = range(self._responses_planned, self._responses_planned + config.total_train_batch_size)
-        self._responses_planned = numbers.stop
-        plans = []
-        for number in numbers:
-            seed = response_seed(config.seed, number)
-            # The seed's lower bits decide who is only marked, so that nothing is drawn for it.
-            shadow = np.random.default_rng(seed).random() < config.shadow_fraction
-            plans.append(ResponsePlan(self._problem_order[number // config.rollouts_per_prompt], seed, bool(shadow)))
-        return plans
 
     def _update(self, episodes: list[TokenEpisode]) -> None:
         """PPO on whole responses."""
@@ -138,64 +124,90 @@ class ESPO(PPO):
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
 
     def _adapt(self, episodes: list[TokenEpisode]) -> None:
-        """Takes the batch into the regret state, which lives in the module's buffers on every learner."""
+        """Takes the batch into the state of early stopping, which lives in the module's buffers on every learner."""
         measured = {
             name: float(self.metrics.peek((LEARNER_RESULTS, DEFAULT_MODULE_ID, name)))
             for name in ("vf_loss", "vf_explained_var", "mismatch_kl", "mismatch_ratio_max")
         }
-        control = first_result(
-            self.learner_group.foreach_learner(lambda learner: learner.language_module.regret_control)
-        )
-        control = control.updated(
-            episodes,
-            FailureDetector(1, **self.config.detector_options),
-            measured["vf_loss"],
-            measured["vf_explained_var"],
+        before, *_ = self._ask_learners(lambda learner: learner.language_module.early_stopping)
+        state = before.updated(
+            episodes, self.config.detector_settings, measured["vf_loss"], measured["vf_explained_var"]
         )
 
         def store(learner: Any) -> None:
-            learner.language_module.regret_control = control
+            learner.language_module.early_stopping = state
 
-        self.learner_group.foreach_learner(store)
+        self._ask_learners(store)
         for name, number in (
-            ("beta", control.controller.beta),
-            ("warmup_done", float(control.warmup.done)),
+            ("beta", state.tolerance.beta),
+            ("warmup_done", float(state.warmup.done)),
             (("mismatch", "kl"), measured["mismatch_kl"]),
             (("mismatch", "ratio_max"), measured["mismatch_ratio_max"]),
         ):
             self.metrics.log_value(name, number, reduce="mean", window=1)
 
-    def _sync(self, group: EnvRunnerGroup) -> None:
-        config = self.config
-        if config.weight_transfer is None:
-            broadcast_weights(self.learner_group, group, config.weight_sync_timeout_s)
-            return
-        from espo_algo.weight_sync.vllm_transfer import transfer_weights
+    # --- runners ------------------------------------------------------------------------------------------------
 
-        transfer_weights(
-            self.learner_group,
-            group,
-            config.weight_transfer,
-            config.workers_per_env_runner,
-            config.weight_sync_timeout_s,
-        )
+    def collect(self, group: EnvRunnerGroup, plans: Sequence[ResponsePlan]) -> dict[int, TokenEpisode]:
+        """Shares plans out over a group's runners.
 
-    def _newest_weights(self) -> int:
-        return first_result(self.learner_group.foreach_learner(lambda learner: learner._weights_seq_no))
+        Args:
+            group: Training's or evaluation's, whose runners have the weights that were sent to it last.
+            plans: What to answer.
 
-    def _timer(self, name: str) -> Any:
-        # The window makes it this iteration's time; RLlib's default is an average over all of them.
-        return self.metrics.log_time((TIMERS, name), reduce="mean", window=1)
+        Returns:
+            Place of a plan -> its episode, in the plans' order, whoever wrote them; those of a runner that died, or
+            that was restarted since the weights were sent, are missing.
+        """
+        if not group.num_remote_workers():
+            return dict(enumerate(group.local_env_runner.sample(plans=plans)))
+        runners, newest = group.healthy_worker_ids(), self.version_sent(group)
+        shares = {runner: range(i, len(plans), len(runners)) for i, runner in enumerate(runners)}
 
-    # --- RLlib's life cycle -------------------------------------------------------------------------------------
+        def sample(runner: ESPOEnvRunner) -> list[tuple[int, TokenEpisode]] | None:
+            if runner.weights_version != newest:
+                return None  # restarted, and nobody has noticed
+            share = shares[runner.worker_index]
+            return list(zip(share, runner.sample(plans=[plans[i] for i in share]), strict=True))
 
-    def setup(self, config: ESPOConfig) -> None:
-        """Checks the task against the model before any actor starts, then builds everything."""
-        mdp = config.check_task()
-        self._problem_order = ProblemOrder(mdp.task.num_problems(mdp.split), config.seed)
-        self._responses_planned = 0
-        super().setup(config)
-        self._sync(self.env_runner_group)
+        timeout = self.config.sample_timeout_s
+        if group is not self.env_runner_group:
+            timeout = self.config.evaluation_sample_timeout_s
+        batches = list(group.foreach_env_runner(sample, local_env_runner=False, timeout_seconds=timeout))
+        if None in batches:
+            self.send_weights(group)
+        return dict(sorted((pair for batch in batches for pair in batch or ()), key=lambda pair: pair[0]))
+
+    def send_weights(self, group: EnvRunnerGroup) -> int:
+        """Sends the learners' weights and state of early stopping to a group's runners, and waits until they have them.
+
+        Returns:
+            The version of the weights.
+        """
+        own = self.config if group is self.env_runner_group else self.evaluation_config
+        with self._weights_lock:
+            self._versions[id(group)] = version = sync_weights(self.learner_group, group, own)
+        return version
+
+    def version_sent(self, group: EnvRunnerGroup) -> int:
+        """The version of the weights that were sent to a group last."""
+        return self._versions[id(group)]
+
+    def evaluation_runners(self) -> EnvRunnerGroup:
+        """The evaluation runners; a local one is made where none were configured.
+
+        Raises:
+            ValueError: If the engine takes over its process: it needs runners that are actors.
+        """
+        if self.eval_env_runner_group is None:
+            config = self.evaluation_config
+            if get_engine(config.engine).needs_process:
+                raise ValueError(
+                    f"expected .evaluation(evaluation_num_env_runners) >= 1 with engine={config.engine!r}, which takes "
+                    "over its process, got 0"
+                )
+            self.eval_env_runner_group = EnvRunnerGroup(config=config, local_env_runner=True, logdir=self.logdir)
+        return self.eval_env_runner_group
 
     def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:
         """Brings restarted runners back, with the learner's weights: the local runner may have none.
@@ -211,26 +223,52 @@ class ESPO(PPO):
             time.sleep(1)
             restored += env_runner_group.probe_unhealthy_env_runners()
         if restored:
-            self._sync(env_runner_group)
+            self.send_weights(env_runner_group)
         return restored
 
-    def _before_evaluate(self) -> None:
-        # RLlib's own sync follows, but it does not wait and may be dropped.
-        if self.eval_env_runner_group is not None:
-            self._sync(self.eval_env_runner_group)
+    def _ask_learners(self, call: Any) -> list[Any]:
+        return ask_learners(self.learner_group, call, self.config.weight_sync_timeout_s)
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """RLlib's evaluation, with a check that it measured the newest weights.
+    def _timer(self, name: str) -> Any:
+        # The window makes it this iteration's time; RLlib's default is an average over all of them.
+        return self.metrics.log_time((TIMERS, name), reduce="mean", window=1)
 
-        Raises:
-            RuntimeError: If an evaluation runner had others.
-        """
-        results = super().evaluate(*args, **kwargs)
-        newest = self._newest_weights()
-        measured = results.get(ENV_RUNNER_RESULTS, {}).get(WEIGHTS_SEQ_NO, newest)
-        if measured != newest:
-            raise RuntimeError(f"expected evaluation runners with weights {newest}, got {measured}")
-        return results
+    # --- what comes of it ---------------------------------------------------------------------------------------
+
+    def evaluate(self, parallel_train_future: Future[Any] | None = None) -> dict[str, Any]:
+        """Answers evaluation problems with the newest weights; see :func:`evaluate_in_training`."""
+        return evaluate_in_training(self, parallel_train_future)
+
+    def policy(self) -> Policy:
+        """The trained model with the state of early stopping: copies on the CPU, wherever the learners are."""
+        config = self.config
+        assert config.model_name is not None
+        (arrays, state), *_ = self._ask_learners(
+            lambda learner: (
+                (learner.language_module.get_state(), learner.language_module.early_stopping)
+                if learner.speaks
+                else None
+            )
+        )
+        model = LanguageModelWithCritic.from_pretrained(
+            config.model_name, config.critic, vocab_size=self.mdp.vocab_size, weights=False
+        )
+        own = "model."
+        unpack_state(model, {name.removeprefix(own): array for name, array in arrays.items() if name.startswith(own)})
+        return Policy(config.copy(copy_frozen=False), model.eval(), state)
+
+    # --- RLlib's life cycle -------------------------------------------------------------------------------------
+
+    def setup(self, config: ESPOConfig) -> None:
+        """Checks the task against the model before any actor starts, then builds everything."""
+        self.mdp = config.check_task()
+        order = ProblemOrder(self.mdp.task.num_problems(self.mdp.split), config.seed)
+        self._planner = Planner(order.__getitem__, config.seed or 0, config.rollouts_per_prompt, config.shadow_fraction)
+        self._responses_planned = 0
+        self._weights_lock = threading.RLock()
+        self._versions: dict[int, int] = {}
+        super().setup(config)
+        self._send_to_all()
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         """RLlib's state, and how many responses were planned: where the order of problems and seeds goes on."""
@@ -244,10 +282,15 @@ class ESPO(PPO):
         super().set_state(state)
         if _DRIVER_STATE in state:
             self._responses_planned = state[_DRIVER_STATE]["responses_planned"]
+        if COMPONENT_LEARNER_GROUP in state:
+            self._send_to_all()
 
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
         """Restores a checkpoint, or a component of it, and sends the weights to every runner."""
         super().restore_from_path(path, *args, **kwargs)
+        self._send_to_all()
+
+    def _send_to_all(self) -> None:
         for group in (self.env_runner_group, self.eval_env_runner_group):
             if group is not None:
-                self._sync(group)
+                self.send_weights(group)

@@ -1,6 +1,7 @@
 """Trained models as ordinary Hugging Face folders.
 
 - :func:`export`: writes ``policy`` and ``critic``.
+- :func:`save_tokenizer`: what belongs beside a model's weights.
 """
 
 from __future__ import annotations
@@ -9,16 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import nn
-from transformers import AutoModelForTokenClassification, PreTrainedModel
+from transformers import AutoModelForTokenClassification, AutoTokenizer, PreTrainedModel
 
-from espo_algo.commands.load_policy import save_tokenizer
 from espo_algo.learning.model import LanguageModelWithCritic
-from espo_algo.weight_sync.packing import unpack_state
+from espo_env.tasks import Task
 
 if TYPE_CHECKING:
     from espo_algo.espo import ESPO
 
-__all__ = ["export"]
+__all__ = ["export", "save_tokenizer"]
 
 
 def export(algo: ESPO, folder: str | Path) -> Path:
@@ -39,22 +39,26 @@ def export(algo: ESPO, folder: str | Path) -> Path:
         ValueError: If transformers has no token classification head for the architecture.
     """
     folder = Path(folder)
-    model = _learned_model(algo)
+    model = algo.policy().model
     critic = _as_token_classifier(model)
     for name, part in (("policy", model.policy), ("critic", critic)):
         part.save_pretrained(folder / name)
-        save_tokenizer(algo.config.model_name, algo.config, folder / name)
+        save_tokenizer(algo.config.model_name, algo.mdp.task, folder / name)
     return folder
 
 
-def _learned_model(algo: ESPO) -> LanguageModelWithCritic:
-    config = algo.config
-    assert config.model_name is not None
-    model = LanguageModelWithCritic.from_config(config.model_name, config.critic)
-    state = algo.learner_group.get_state(components="learner/rl_module")["learner"]["rl_module"]["default_policy"]
-    own = "model."
-    unpack_state(model, {name.removeprefix(own): array for name, array in state.items() if name.startswith(own)})
-    return model
+def save_tokenizer(model: str | Path | None, task: Task, folder: str | Path) -> None:
+    """Writes a model's own tokenizer with its chat template; the task's, if the model has none.
+
+    Args:
+        model: Folder or hub name; None for a model that was made for the task.
+        task: What it answers.
+        folder: Where to.
+    """
+    if model is not None and ((Path(model) / "tokenizer.json").is_file() or not Path(model).is_dir()):
+        AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    else:
+        task.tokenizer.save_pretrained(folder)
 
 
 def _as_token_classifier(model: LanguageModelWithCritic) -> PreTrainedModel:

@@ -1,7 +1,8 @@
-"""What a batch of rollouts is worth knowing.
+"""Metrics of a batch of responses: accuracy, lengths, stops, marks, losses.
 
-- :func:`rollout_metrics`: numbers of one batch, from its episodes alone.
-- :func:`log_rollouts`: the same into RLlib's metrics, under RLlib's names.
+- :func:`rollout_metrics`: shares and means of one batch, from its episodes alone.
+- :func:`rollout_counts`: counts of one batch.
+- :func:`log_rollouts`: both into RLlib's metrics, under RLlib's names.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from espo_algo.episodes import TokenEpisode
 from espo_env.types import StopReason, Trajectory
 
-__all__ = ["log_rollouts", "rollout_metrics", "tokens_saved_estimate"]
+__all__ = ["log_rollouts", "rollout_counts", "rollout_metrics", "tokens_saved_estimate"]
 
 NAN = math.nan
 
@@ -98,26 +99,45 @@ def tokens_saved_estimate(episodes: Sequence[Trajectory]) -> float:
     return saved
 
 
-def log_rollouts(logger: MetricsLogger, episodes: Sequence[TokenEpisode], key: tuple[str, ...] = ()) -> None:
-    """Logs :func:`rollout_metrics` and the counters that RLlib needs.
+def rollout_counts(episodes: Sequence[TokenEpisode]) -> dict[str, Any]:
+    """Counts of one batch.
 
     Args:
-        logger: The algorithm's, or an evaluation runner's.
+        episodes: All responses of the batch, lost ones included.
+
+    Returns:
+        ``num_env_steps_sampled`` (tokens), ``num_episodes``, ``num_lost_episodes``; ``lost_episodes/*``: by the name of
+        the error; ``grades/*``: by the reason of the verdict (a grader that ran out of time gives a verdict too).
+    """
+    lost = Counter(e.error or e.stop_reason.value for e in episodes if not e.is_trainable)
+    return {
+        NUM_ENV_STEPS_SAMPLED: sum(len(e) for e in episodes),
+        NUM_EPISODES: len(episodes),
+        "num_lost_episodes": sum(lost.values()),
+        "lost_episodes": dict(lost),
+        "grades": dict(Counter(e.grade.reason for e in episodes if e.grade is not None)),
+    }
+
+
+def log_rollouts(logger: MetricsLogger, episodes: Sequence[TokenEpisode], key: tuple[str, ...] = ()) -> None:
+    """Logs :func:`rollout_metrics` and :func:`rollout_counts`, and sums of these over the whole run.
+
+    Args:
+        logger: The algorithm's.
         episodes: All responses of the batch, lost ones included.
         key: Where, e.g. ``("env_runners",)``.
     """
     logger.log_dict(rollout_metrics(episodes), key=key, reduce="mean", window=1)
-    tokens = sum(len(e) for e in episodes)
-    lost = Counter(e.error or e.stop_reason.value for e in episodes if not e.is_trainable)
-    for name, count in ((NUM_ENV_STEPS_SAMPLED, tokens), (NUM_EPISODES, len(episodes))):
-        logger.log_value((*key, name), count, reduce="sum")
-    for name, count in ((NUM_ENV_STEPS_SAMPLED_LIFETIME, tokens), (NUM_EPISODES_LIFETIME, len(episodes))):
-        logger.log_value((*key, name), count, reduce="lifetime_sum")
-    logger.log_value((*key, "num_lost_episodes_lifetime"), sum(lost.values()), reduce="lifetime_sum")
-    # A grader that ran out of time or crashed gives a verdict too; its reason says so.
-    reasons = Counter(e.grade.reason for e in episodes if e.grade is not None)
-    for group, counts in (("lost_episodes", lost), ("grades", reasons)):
-        for name, count in counts.items():
+    counts = rollout_counts(episodes)
+    for name, lifetime in (
+        (NUM_ENV_STEPS_SAMPLED, NUM_ENV_STEPS_SAMPLED_LIFETIME),
+        (NUM_EPISODES, NUM_EPISODES_LIFETIME),
+        ("num_lost_episodes", "num_lost_episodes_lifetime"),
+    ):
+        logger.log_value((*key, name), counts[name], reduce="sum")
+        logger.log_value((*key, lifetime), counts[name], reduce="lifetime_sum")
+    for group in ("lost_episodes", "grades"):
+        for name, count in counts[group].items():
             logger.log_value((*key, group, name), count, reduce="sum")
 
 

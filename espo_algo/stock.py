@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from ray import tune
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.impala.impala import IMPALAConfig
@@ -34,7 +33,7 @@ from torch import Tensor
 
 from espo_algo.config import ESPOConfig
 from espo_algo.learning.model import CriticKind, LanguageModelWithCritic
-from espo_algo.rollout.env_runner import make_registered
+from espo_algo.rollout.environment import make_registered
 from espo_env.early_stopping import step_regret
 from espo_env.types import StopReason
 from espo_env.wrappers import RegretTermination
@@ -164,13 +163,8 @@ class TokenPolicyModule(TorchRLModule, TargetNetworkAPI, ValueFunctionAPI):
 
 
 def _last_hidden(model: LanguageModelWithCritic, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Hidden states of policy and critic at the last token of each observation, (B, D) each."""
     observation = batch[Columns.OBS]
-    last = observation["length"].reshape(-1).long() - 1
-    tokens = observation["tokens"][:, : int(last.max()) + 1].long()
-    rows = torch.arange(len(last), device=last.device)
-    policy, critic = model.hidden_states(tokens)
-    return policy[rows, last], critic[rows, last]
+    return model.last_hidden(observation["tokens"], observation["length"])
 
 
 class StopShares(RLlibCallback):

@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
-import importlib
+import json
 from typing import Any
+from weakref import WeakValueDictionary
 
 import gymnasium as gym
 
+from espo_env.imports import import_object
 from espo_env.tasks.base import Split, Task
 from espo_env.token_env import TokenGenerationEnv
 from espo_env.token_mdp import Horizon
@@ -31,6 +33,9 @@ TASKS: dict[str, dict[str, Any]] = {
     "espo_env/TokenGeneration-v0": {},
 }
 """Id -> default keyword arguments. Further keyword arguments go to the task's class."""
+
+_tasks: WeakValueDictionary[str, Task] = WeakValueDictionary()
+"""Tasks in use by class and arguments: training and evaluation environments of a process share one, with its data."""
 
 
 def make_env(
@@ -100,7 +105,11 @@ def _make_task(task: Task | str, kwargs: dict[str, Any]) -> Task:
         if kwargs:
             raise ValueError(f"expected no keyword arguments beside a task that is built already, got {sorted(kwargs)}")
         return task
-    module, separator, name = task.partition(":")
-    if not separator:
-        raise ValueError(f"expected a task or 'module:Class', got {task!r}")
-    return getattr(importlib.import_module(module), name)(**kwargs)
+    try:
+        key = json.dumps([task, kwargs], sort_keys=True)
+    except TypeError:  # an argument that cannot be compared by what it says
+        return import_object(task, "a task or 'module:Class'")(**kwargs)
+    built = _tasks.get(key)
+    if built is None:
+        _tasks[key] = built = import_object(task, "a task or 'module:Class'")(**kwargs)
+    return built

@@ -35,7 +35,10 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from espo_env.tasks.base import Problem
 
-__all__ = ["PolicySignals", "StopReason", "Trajectory"]
+__all__ = ["TRACE_COLUMNS", "PolicySignals", "StopReason", "Trajectory"]
+
+TRACE_COLUMNS = ("logprobs", "regrets", "values", "z", "thresholds")
+"""Fields of a :class:`Trajectory` that an engine measures at every token, in the order in which engines keep them."""
 
 
 class StopReason(enum.StrEnum):

@@ -16,7 +16,7 @@ How to run this script
 ``python examples/smollm2_reasoning_gym.py --quick``    everything once, with few and short responses
 ``python examples/smollm2_reasoning_gym.py --help``     all options
 
-The same with the command line, from the folder ``model`` that it makes: ``espo evaluate``, ``espo warmup``,
+The same with the command line, from the folder ``model`` that it makes: ``espo evaluate``, ``espo sft``,
 ``espo train``.
 
 Results to expect

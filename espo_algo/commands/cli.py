@@ -2,7 +2,7 @@
 
 - ``espo train``: trains from a configuration file.
 - ``espo evaluate``: scores of a model or checkpoint on data sets.
-- ``espo warmup``: supervised fine-tuning on a task's solutions.
+- ``espo sft``: supervised fine-tuning on a task's solutions.
 - ``espo grade``: grades a file of responses.
 - ``espo play``: a person plays the token environment.
 - ``espo report``: table, curves and a page of responses of runs.
@@ -82,7 +82,7 @@ def evaluate(
 
     with _messages(), _ray(is_checkpoint(model)):
         policy = load_policy(model, None if config is None else load_config(config)[0])
-        if early_stopping and policy.control is None:
+        if early_stopping and policy.early_stopping is None:
             raise ValueError(f"expected a checkpoint of a run with --early-stopping, got the model {model!r}")
         given: dict[str, Any] = {
             "engine": engine,
@@ -101,7 +101,7 @@ def evaluate(
         results = run_benchmark(
             settings,
             _on_device(policy.model, settings.engine),
-            policy.control if early_stopping else None,
+            policy.early_stopping if early_stopping else None,
             data_sets,
             output,
             num_problems=problems,
@@ -114,7 +114,7 @@ def evaluate(
 
 
 @app.command()
-def warmup(
+def sft(
     config: ConfigFile,
     output: Annotated[Path, typer.Option(help="Folder of the fine-tuned model.")],
     fresh: Annotated[
@@ -132,9 +132,9 @@ def warmup(
     from transformers import AutoModelForCausalLM
 
     from espo_algo.commands.config_file import load_config
-    from espo_algo.commands.load_policy import save_tokenizer
-    from espo_algo.learning.sft import small_model, supervised_warmup
-    from espo_algo.rollout.env_runner import make_vector_env
+    from espo_algo.export import save_tokenizer
+    from espo_algo.learning.sft import small_model, supervised_fine_tuning
+    from espo_algo.rollout.environment import make_vector_env
 
     with _messages():
         settings, _ = load_config(config)
@@ -145,7 +145,7 @@ def warmup(
             raise ValueError(f"{config}: expected language_model.model (or --fresh), got none")
         else:
             learner = AutoModelForCausalLM.from_pretrained(settings.model_name, dtype="float32")
-        points = supervised_warmup(
+        points = supervised_fine_tuning(
             _on_device(learner, "torch"),
             mdp.task,
             max_new_tokens=mdp.max_new_tokens,
@@ -158,8 +158,8 @@ def warmup(
             seed=seed,
         )
         learner.save_pretrained(output)
-        save_tokenizer(None if fresh else settings.model_name, settings, output)
-    (output / "warmup.json").write_text(json.dumps([asdict(p) for p in points], indent=2) + "\n", "utf-8")
+        save_tokenizer(None if fresh else settings.model_name, mdp.task, output)
+    (output / "sft.json").write_text(json.dumps([asdict(p) for p in points], indent=2) + "\n", "utf-8")
     _table(
         ["step", "loss", "accuracy", "greedy accuracy"],
         [[str(p.step), f"{p.loss:.3f}", f"{p.accuracy:.3f}", f"{p.greedy_accuracy:.3f}"] for p in points],
@@ -230,7 +230,8 @@ def play(
         policy = None if model is None else load_policy(model, settings)
         if settings is None:
             settings = ESPOConfig() if policy is None else policy.config
-        control = settings.regret_control if policy is None or policy.control is None else policy.control
+        state = None if policy is None else policy.early_stopping
+        state = settings.early_stopping_state if state is None else state
         play_in_terminal(
             playground(settings, env),
             _next_line,
@@ -238,10 +239,10 @@ def play(
             model=None if policy is None else policy.model,
             index=problem,
             seed=seed,
-            statistics=control.statistics,
-            beta=control.controller.beta if beta is None else beta,
+            statistics=state.statistics,
+            beta=state.tolerance.beta if beta is None else beta,
             fail_reward=settings.fail_reward,
-            **settings.detector_options,
+            **asdict(settings.detector_settings),
         )
 
 

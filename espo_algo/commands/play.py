@@ -17,7 +17,7 @@ import torch
 from espo_algo.config import ESPOConfig
 from espo_algo.evaluation.report import format_table
 from espo_algo.learning.model import LanguageModelWithCritic
-from espo_algo.rollout.env_runner import make_vector_env
+from espo_algo.rollout.environment import make_vector_env
 from espo_env.early_stopping import step_regret
 from espo_env.token_env import TokenGenerationEnv
 from espo_env.token_mdp import TokenMDP
@@ -114,10 +114,10 @@ def model_signals(model: LanguageModelWithCritic, temperature: float = 1.0) -> S
 
     @torch.no_grad()
     def signals(observation: dict[str, np.ndarray], token: int) -> PolicySignals:
-        written = torch.as_tensor(observation["tokens"][: int(observation["length"])], device=model.policy.device)
-        policy, critic = model.hidden_states(written[None].long())
-        logits = model.project(policy[:, -1]) / temperature
+        written = torch.as_tensor(observation["tokens"], device=model.policy.device)
+        policy, critic = model.last_hidden(written[None], torch.tensor([int(observation["length"])]))
+        logits = model.project(policy) / temperature
         regret = step_regret(logits, torch.tensor([token], device=logits.device))
-        return PolicySignals(token, float(regret[0]), float(model.value(critic[:, -1])[0]))
+        return PolicySignals(token, float(regret[0]), float(model.value(critic)[0]))
 
     return signals

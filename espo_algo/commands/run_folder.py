@@ -140,7 +140,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _checkpoint(algo: ESPO, folder: Path, iteration: int, run: RunOptions) -> None:
-    tokenizer = algo.config.check_task().task.tokenizer
+    tokenizer = algo.mdp.task.tokenizer
     chosen = choose_responses(algo.latest_episodes, run.responses)
     text = "".join(json.dumps(to_record(e, tokenizer, columns=True), ensure_ascii=False) + "\n" for e in chosen)
     (folder / RESPONSES).write_text(text, "utf-8")

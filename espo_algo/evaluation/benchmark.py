@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from espo_algo.config import ESPOConfig, EvaluationStops
+from espo_algo.config import ESPOConfig
 from espo_algo.episodes import TokenEpisode
 from espo_algo.evaluation.evaluate import Evaluation, evaluate_policy
 from espo_algo.evaluation.report import format_table
@@ -27,13 +27,14 @@ from espo_algo.evaluation.response_log import ResponseLog
 from espo_algo.evaluation.scores import majority_at_k, pass_at_k, score
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.metrics import rollout_metrics
-from espo_algo.regret_control import RegretControl
-from espo_algo.rollout.env_runner import make_vector_env
+from espo_algo.rollout.environment import make_vector_env
+from espo_algo.rollout.plans import EvaluationStops
+from espo_env.early_stopping import EarlyStoppingState
 from espo_env.grading.normalise import key, tidy
 from espo_env.grading.numeric import parse_number
 from espo_env.tasks import MathTask
 from espo_env.tasks.math_presets import PRESETS
-from espo_env.types import StopReason
+from espo_env.types import TRACE_COLUMNS, StopReason
 
 __all__ = ["DataSet", "format_scores", "math_data_set", "run_benchmark", "summarise"]
 
@@ -74,7 +75,7 @@ def math_data_set(spec: str, model: str | Path, template: str | None = None, max
 def run_benchmark(
     config: ESPOConfig,
     model: LanguageModelWithCritic,
-    control: RegretControl | None,
+    early_stopping: EarlyStoppingState | None,
     data_sets: Sequence[DataSet],
     output: str | Path,
     *,
@@ -89,13 +90,13 @@ def run_benchmark(
     Responses are appended to ``<data set>.jsonl`` as they finish. Called again with the same output folder, it writes
     only what is missing. The results are in ``results.json``.
 
-    Early stopping is off without ``control``. With it stops are only marked, so that every response gives both figures:
+    Early stopping is off without its state. With it stops are only marked, so that every response gives both figures:
     what it came to, and what it would have come to had it been stopped there.
 
     Args:
         config: Engine, slots, horizon, how tokens are drawn, stop rule.
         model: The policy and its critic.
-        control: State of early stopping, or None.
+        early_stopping: Its state, or None.
         data_sets: With different names.
         output: Folder.
         num_problems: How many of each data set, the first ones; None for all.
@@ -106,7 +107,7 @@ def run_benchmark(
 
     Returns:
         What is in ``results.json``: ``data_sets``, for each its :func:`summarise` and ``seconds`` of this call; with
-        several ``mean_accuracy``, over data sets; with ``control`` the same ``with_stops``; ``source``.
+        several ``mean_accuracy``, over data sets; with early stopping the same ``with_stops``; ``source``.
 
     Raises:
         ValueError: If names repeat, or the output folder has responses that come from something else.
@@ -114,7 +115,7 @@ def run_benchmark(
     if len({d.name for d in data_sets}) < len(data_sets):
         raise ValueError(f"expected data sets with different names, got {[d.name for d in data_sets]}")
     output = Path(output)
-    stops: EvaluationStops = "off" if control is None else "mark"
+    stops: EvaluationStops = "off" if early_stopping is None else "mark"
     results: dict[str, Any] = {"data_sets": {}}
     for data in data_sets:
         config = config.copy(copy_frozen=False).environment(data.env, env_config=dict(data.env_config))
@@ -135,7 +136,7 @@ def run_benchmark(
             evaluation = evaluate_policy(
                 config,
                 model,
-                control,
+                early_stopping,
                 num_problems=count if num_problems is None else min(num_problems, count),
                 stops=stops,
                 rollouts_per_prompt=num_samples,
@@ -144,7 +145,7 @@ def run_benchmark(
                 progress=data.name if progress else None,
             )
         entry = summarise(evaluation)
-        if control is not None:
+        if early_stopping is not None:
             entry["with_stops"] = summarise(_as_stopped(evaluation))
         if isinstance(mdp.task, MathTask):
             entry["problems_read"] = str(mdp.task.reports["eval"])
@@ -155,7 +156,7 @@ def run_benchmark(
         }
     entries = list(results["data_sets"].values())
     results["mean_accuracy"] = float(np.mean([entry["accuracy"] for entry in entries]))
-    if control is not None:
+    if early_stopping is not None:
         results["mean_accuracy_with_stops"] = float(np.mean([entry["with_stops"]["accuracy"] for entry in entries]))
     (output / "results.json").write_text(json.dumps(results, indent=2) + "\n", "utf-8")
     return results
@@ -243,11 +244,10 @@ def _as_stopped(evaluation: Evaluation) -> Evaluation:
 
 def _stopped(episode: TokenEpisode) -> TokenEpisode:
     written = episode.mark + 1
-    columns = {name: getattr(episode, name)[:written] for name in ("regrets", "values", "z", "thresholds")}
+    columns = {name: getattr(episode, name)[:written] for name in TRACE_COLUMNS}
     return replace(
         episode,
         response_tokens=episode.response_tokens[:written],
-        logprobs=episode.logprobs[:written],
         stop_reason=StopReason.REGRET,
         correct=None,
         grade=None,

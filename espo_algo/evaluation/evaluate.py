@@ -12,15 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from espo_algo.config import ESPOConfig, EvaluationStops
+from espo_algo.config import ESPOConfig
 from espo_algo.episodes import TokenEpisode
 from espo_algo.evaluation.response_log import ResponseLog
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.metrics import rollout_metrics
-from espo_algo.regret_control import RegretControl
-from espo_algo.rollout.collect import ResponsePlan, stream
+from espo_algo.rollout.collect import stream
 from espo_algo.rollout.engine import SamplingSettings
-from espo_algo.rollout.env_runner import make_vector_env, response_seed
+from espo_algo.rollout.engines import get_engine
+from espo_algo.rollout.environment import make_vector_env
+from espo_algo.rollout.plans import EvaluationStops, Planner
+from espo_env.early_stopping import EarlyStoppingState
 from espo_env.types import StopReason
 
 __all__ = ["Evaluation", "evaluate_policy"]
@@ -75,7 +77,7 @@ class Evaluation:
 def evaluate_policy(
     config: ESPOConfig,
     model: LanguageModelWithCritic,
-    control: RegretControl | None = None,
+    early_stopping: EarlyStoppingState | None = None,
     *,
     num_problems: int,
     sampling: SamplingSettings | None = None,
@@ -92,7 +94,7 @@ def evaluate_policy(
     Args:
         config: Environment, engine (``num_envs_per_env_runner`` slots), horizon and stop rule.
         model: The policy and its critic.
-        control: State of early stopping; None where nothing is to be stopped or marked.
+        early_stopping: Its state; None where nothing is to be stopped or marked.
         num_problems: How many problems, at most as many as the split has.
         sampling: How tokens are drawn; None for the configured way.
         stops: ``"off"``, ``"mark"`` (stops are only written down: measures false positives) or ``"stop"``.
@@ -103,12 +105,12 @@ def evaluate_policy(
         progress: Label of a progress bar; None shows none.
 
     Raises:
-        ValueError: If the split has fewer problems, a number is below 1, or stops are wanted without ``control``.
+        ValueError: If the split has fewer problems, a number is below 1, or stops are wanted without a state.
     """
     if rollouts_per_prompt < 1:
         raise ValueError(f"expected rollouts_per_prompt >= 1, got {rollouts_per_prompt}")
-    if control is None and stops != "off":
-        raise ValueError(f"expected a regret control for stops={stops!r}, got None")
+    if early_stopping is None and stops != "off":
+        raise ValueError(f"expected a state of early stopping for stops={stops!r}, got None")
     config = config.copy(copy_frozen=False)
     config.in_evaluation, config.stops_in_evaluation = True, stops
     env = make_vector_env(config)
@@ -122,21 +124,20 @@ def evaluate_policy(
             episode.problem = mdp.task.problem(number // rollouts_per_prompt, mdp.split)
             episodes[number] = episode
     missing = [number for number in range(num_problems * rollouts_per_prompt) if number not in episodes]
-    plans = [
-        ResponsePlan(number // rollouts_per_prompt, response_seed(seed, number), mark_only=stops == "mark")
-        for number in missing
-    ]
-    if plans:
-        engine = config.build_engine(model, mdp)
-        engine.set_sampling(sampling or config.sampling)
-        if control is not None:
-            engine.set_regret_state(control.engine_state)
-        with tqdm(total=len(plans), desc=progress, unit="response", disable=progress is None) as bar:
-            for place, episode in stream(engine, env, plans):
-                episodes[missing[place]] = episode
-                if log is not None:
-                    log.append(missing[place], episode)
-                bar.update()
-        engine.shutdown()
+    planner = Planner(lambda i: i, seed, rollouts_per_prompt, shadow_fraction=float(stops == "mark"))
+    if missing:
+        engine = get_engine(config.engine).build(model, config.engine_settings(mdp))
+        try:
+            engine.set_sampling(sampling or config.sampling)
+            if early_stopping is not None:
+                engine.set_detector_state(early_stopping.detector_state)
+            with tqdm(total=len(missing), desc=progress, unit="response", disable=progress is None) as bar:
+                for place, episode in stream(engine, env, planner.plans(missing)):
+                    episodes[missing[place]] = episode
+                    if log is not None:
+                        log.append(missing[place], episode)
+                    bar.update()
+        finally:
+            engine.shutdown()
     env.close()
     return Evaluation([episodes[number] for number in range(num_problems * rollouts_per_prompt)], rollouts_per_prompt)

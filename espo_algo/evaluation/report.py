@@ -35,7 +35,7 @@ __all__ = ["choose_responses", "format_table", "iteration_record", "plot_curves"
 _PANELS = (
     ("tokens", "accuracy", "accuracy in training (sampled)", "cumulative rollout tokens"),
     ("iteration", "tokens", "cumulative rollout tokens", "iteration"),
-    ("iteration", "stop_rate", "share of responses stopped", "iteration"),
+    ("iteration", "stop_rate", "share of responses stopped or marked", "iteration"),
     ("iteration", "response_length", "mean response length, tokens", "iteration"),
 )
 _SMOOTHING = 0.8
@@ -57,7 +57,7 @@ def iteration_record(result: Mapping[str, Any]) -> dict[str, float]:
         "tokens": rollouts[NUM_ENV_STEPS_SAMPLED_LIFETIME],
         "accuracy": rollouts["accuracy"],
         "response_length": rollouts["response_length"]["mean"],
-        "stop_rate": rollouts["stop_reason"][StopReason.REGRET],
+        "stop_rate": rollouts["early_stopping"]["stop_rate"],
         "beta": result["beta"],
         "warmup_done": result["warmup_done"],
         "entropy": learner["entropy"],

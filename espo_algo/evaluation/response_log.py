@@ -20,11 +20,11 @@ from espo_env.grading import Grade
 from espo_env.tasks import Problem
 from espo_env.tasks.math_sources import read_rows
 from espo_env.tokenizer import Tokenizer
-from espo_env.types import StopReason
+from espo_env.types import TRACE_COLUMNS, StopReason
 
 __all__ = ["ResponseLog", "to_episode", "to_record"]
 
-_COLUMNS = ("regrets", "values", "z", "thresholds")
+_COLUMNS = tuple(name for name in TRACE_COLUMNS if name != "logprobs")
 
 
 def to_record(episode: TokenEpisode, tokenizer: Tokenizer, columns: bool) -> dict[str, Any]:

@@ -1,56 +1,145 @@
-"""Generalised advantage estimation on whole responses; pure maths on numpy arrays.
+"""Advantage estimators on whole responses; pure maths on numpy arrays.
 
-- :func:`generalized_advantages`: advantages and value targets (Schulman et al. 2016, arXiv 1506.02438).
+- :data:`ADVANTAGE_ESTIMATORS`, :func:`register_advantage_estimator`: estimators by name.
+- :func:`generalized_advantages`: ``"gae"``, the paper's (Schulman et al. 2016, arXiv 1506.02438).
+- :func:`group_normalized_advantages`: ``"group"``, GRPO's (Shao et al. 2024, arXiv 2402.03300).
+- :class:`AdvantageInputs`: what an estimator may look at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["generalized_advantages"]
+from espo_env.imports import import_object
 
-Floats = NDArray[np.float32]
+__all__ = [
+    "ADVANTAGE_ESTIMATORS",
+    "AdvantageEstimator",
+    "AdvantageInputs",
+    "generalized_advantages",
+    "get_advantage_estimator",
+    "group_normalized_advantages",
+    "register_advantage_estimator",
+]
+
+Floats: TypeAlias = NDArray[np.float32]
+
+_EPSILON = 1e-6
+"""Keeps a group without any spread from being divided by zero."""
 
 
-def generalized_advantages(
-    values: Sequence[Floats], final_rewards: Floats, final_values: Floats, gamma: float, lambda_: float
-) -> tuple[list[Floats], list[Floats]]:
-    """GAE for ``n`` responses whose only reward is the last one.
+@dataclass(frozen=True, slots=True)
+class AdvantageInputs:
+    """A learner's share of a batch: ``n`` responses whose only reward is the last one.
 
-    The temporal-difference error of step ``t`` is ``r_t + gamma * V(s_{t+1}) - V(s_t)``. Behind the last step stands
-    ``final_values``: exactly 0 where the response is terminal (end of sequence, finite horizon, early stop), the
-    critic's value of the last state where it was truncated.
-
-    Args:
+    Attributes:
         values: ``V(s_0) .. V(s_{T-1})`` of each response, arrays of shape (T_i,), T_i >= 1.
         final_rewards: Reward of each response's last step, shape (n,).
-        final_values: Value behind each response's last step, shape (n,).
+        final_values: Value behind each response's last step, shape (n,): exactly 0 where the response is terminal (end
+            of sequence, finite horizon, early stop), the critic's value of the last state where it was truncated.
+        groups: Which prompt each response answers, shape (n,); all responses to a prompt are on one learner.
         gamma: Discount; 1 in the paper.
         lambda_: Trace decay.
-
-    Returns:
-        Advantages and value targets (``advantage + value``), lists of arrays of shape (T_i,).
     """
-    lengths = np.array([len(v) for v in values])
-    rows, width = np.arange(len(values)), int(lengths.max())
+
+    values: Sequence[Floats]
+    final_rewards: Floats
+    final_values: Floats
+    groups: NDArray[np.int64]
+    gamma: float
+    lambda_: float
+
+
+AdvantageEstimator = Callable[[AdvantageInputs], tuple[list[Floats], list[Floats]]]
+"""Gives advantages and value targets: for each response an array of shape (T_i,)."""
+
+
+def generalized_advantages(x: AdvantageInputs) -> tuple[list[Floats], list[Floats]]:
+    """GAE.
+
+    The temporal-difference error of step ``t`` is ``r_t + gamma * V(s_{t+1}) - V(s_t)``; behind the last step stands
+    the final value. The value target is ``advantage + value``.
+    """
+    lengths = np.array([len(v) for v in x.values])
+    rows, width = np.arange(len(lengths)), int(lengths.max())
     # Column T_i of row i holds what stands behind the last step; everything later is never read.
-    padded = np.zeros((len(values), width + 1))
-    for row, column in enumerate(values):
+    padded = np.zeros((len(lengths), width + 1))
+    for row, column in enumerate(x.values):
         padded[row, : len(column)] = column
-    padded[rows, lengths] = final_values
-    deltas = gamma * padded[:, 1:] - padded[:, :-1]
-    deltas[rows, lengths - 1] += final_rewards
+    padded[rows, lengths] = x.final_values
+    deltas = x.gamma * padded[:, 1:] - padded[:, :-1]
+    deltas[rows, lengths - 1] += x.final_rewards
     deltas[np.arange(width) >= lengths[:, None]] = 0.0
     advantages = np.zeros_like(deltas)
-    running = np.zeros(len(values))
+    running = np.zeros(len(lengths))
     for t in range(width - 1, -1, -1):
-        running = deltas[:, t] + gamma * lambda_ * running
+        running = deltas[:, t] + x.gamma * x.lambda_ * running
         advantages[:, t] = running
     targets = advantages + padded[:, :-1]
     return (
         [advantages[i, :n].astype(np.float32) for i, n in enumerate(lengths)],
         [targets[i, :n].astype(np.float32) for i, n in enumerate(lengths)],
     )
+
+
+def group_normalized_advantages(x: AdvantageInputs) -> tuple[list[Floats], list[Floats]]:
+    """A response's reward less the mean of its group, divided by the group's standard deviation; for all its tokens.
+
+    No critic takes part. It is trained all the same, on the discounted return, because the failure detector asks it.
+    """
+    rewards = x.final_rewards.astype(np.float64)
+    _, index = np.unique(x.groups, return_inverse=True)
+    count = np.bincount(index)
+    mean = np.bincount(index, rewards) / count
+    centred = rewards - mean[index]
+    deviation = np.sqrt(np.bincount(index, np.square(centred)) / count)
+    advantages = (centred / (deviation[index] + _EPSILON)).astype(np.float32)
+    behind = x.final_rewards + x.gamma * x.final_values
+    lengths = [len(v) for v in x.values]
+    return (
+        [np.full(n, a, np.float32) for n, a in zip(lengths, advantages, strict=True)],
+        [(b * x.gamma ** np.arange(n - 1, -1, -1)).astype(np.float32) for n, b in zip(lengths, behind, strict=True)],
+    )
+
+
+_estimators: dict[str, AdvantageEstimator] = {
+    "gae": generalized_advantages,
+    "group": group_normalized_advantages,
+}
+ADVANTAGE_ESTIMATORS: Mapping[str, AdvantageEstimator] = MappingProxyType(_estimators)
+"""All registered estimators by name; read-only, see :func:`register_advantage_estimator`."""
+
+
+def get_advantage_estimator(name: str) -> AdvantageEstimator:
+    """The estimator of that name, or the function at ``"module:function"``, which every process finds by itself.
+
+    Raises:
+        ValueError: If there is none; the message lists those there are.
+    """
+    if name in _estimators:
+        return _estimators[name]
+    if ":" not in str(name):
+        raise ValueError(
+            f"expected an advantage estimator out of {sorted(_estimators)}, or 'module:function', got {name!r}"
+        )
+    estimator = import_object(name, "an advantage estimator as 'module:function'")
+    if not callable(estimator):
+        raise ValueError(f"expected a function as advantage estimator at {name!r}, got {estimator!r}")
+    return estimator
+
+
+def register_advantage_estimator(name: str, estimator: AdvantageEstimator) -> None:
+    """Adds an estimator of your own under a name, in this process; remote learners know it by ``"module:function"``.
+
+    Raises:
+        ValueError: If the name is taken by another estimator.
+    """
+    if _estimators.get(name, estimator) is not estimator:
+        raise ValueError(f"expected a new name for an advantage estimator, got {name!r}, which is taken")
+    _estimators[name] = estimator

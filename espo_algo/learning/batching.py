@@ -129,15 +129,16 @@ def pack(lengths: NDArray[np.int64], max_tokens: int) -> list[NDArray[np.int64]]
 
 @dataclass
 class WholeEpisodeTrainingData(TrainingData):
-    """Training data that is dealt to learners response by response.
+    """Training data that is dealt to learners prompt by prompt, whole responses all.
 
-    RLlib's own sharding cuts episodes to equal numbers of time steps, which would tear responses from their reward.
+    RLlib's own sharding cuts episodes to equal numbers of time steps, which would tear responses from their reward. The
+    responses to a prompt stay together, because an advantage may be measured against them.
     """
 
     def shard(
         self, num_shards: int, len_lookback_buffer: int | None = None, **kwargs: Any
     ) -> list[tuple[TrainingData, dict[str, Any]]]:
-        """Deals the episodes so that learners get equal numbers (to one) and about equal tokens.
+        """Deals the prompts so that learners get equal numbers of them (to one) and about equal tokens.
 
         Args:
             num_shards: Number of learners.
@@ -149,20 +150,25 @@ class WholeEpisodeTrainingData(TrainingData):
             fewer steps would leave the others waiting for its gradients.
 
         Raises:
-            ValueError: If there are fewer episodes than learners.
+            ValueError: If there are fewer prompts than learners.
         """
         assert self.episodes is not None
-        if len(self.episodes) < num_shards:
+        groups: dict[int, list[int]] = {}
+        for index, episode in enumerate(self.episodes):
+            groups.setdefault(episode.group, []).append(index)
+        if len(groups) < num_shards:
             raise ValueError(
-                f"expected at least one episode for each of {num_shards} learners, got {len(self.episodes)}"
+                f"expected responses to at least one prompt for each of {num_shards} learners, got {len(groups)}"
             )
-        longest_first = np.argsort([-(len(e.prompt_tokens) + len(e)) for e in self.episodes], kind="stable")
+        lengths = [len(e.prompt_tokens) + len(e) for e in self.episodes]
+        members = list(groups.values())
+        longest_first = np.argsort([-sum(lengths[i] for i in group) for group in members], kind="stable")
         dealt: list[list[int]] = [[] for _ in range(num_shards)]
         for start in range(0, len(longest_first), num_shards):
             # Back and forth, so that no learner always gets the longest.
             deal = range(num_shards) if (start // num_shards) % 2 == 0 else range(num_shards - 1, -1, -1)
-            for shard, index in zip(deal, longest_first[start : start + num_shards], strict=False):
-                dealt[shard].append(int(index))
+            for shard, group in zip(deal, longest_first[start : start + num_shards], strict=False):
+                dealt[shard] += members[group]
         # In the batch's own order, so that one learner sees what a local one would.
         shards = [[self.episodes[index] for index in sorted(indices)] for indices in dealt]
         size = kwargs["minibatch_size"] or len(self.episodes)

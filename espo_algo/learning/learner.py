@@ -10,6 +10,7 @@ coefficient, DDP, checkpoints, metrics.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -17,14 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
-from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core import COMPONENT_OPTIMIZER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.training_data import TrainingData
-from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
 from torch import Tensor
 
 from espo_algo.episodes import TokenEpisode
-from espo_algo.learning.advantages import generalized_advantages
+from espo_algo.learning.advantages import AdvantageInputs, get_advantage_estimator
 from espo_algo.learning.batching import MicroBatches, Minibatch, SequenceBatch, pack
 from espo_algo.learning.losses import clipped_policy_loss, clipped_value_loss, kl_estimate, truncated_importance_weights
 from espo_algo.learning.rl_module import LanguageModelRLModule
@@ -44,6 +45,11 @@ class ESPOLearner(PPOTorchLearner):
     def language_module(self) -> LanguageModelRLModule:
         """The module itself, without DDP around it."""
         return self.module[DEFAULT_MODULE_ID].unwrapped()
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it is the first of the learners: the one that answers for all."""
+        return self.config.num_learners <= 1 or torch.distributed.get_rank() == 0
 
     def build(self) -> None:
         """Builds module and optimisers; no connector pipeline turns episodes into rows of time steps."""
@@ -117,8 +123,16 @@ class ESPOLearner(PPOTorchLearner):
                 values[i], logprobs[i], behind[i] = value, logprob, last_value
         # Terminal means terminal: nothing is bootstrapped behind it.
         behind[[e.terminated for e in episodes]] = 0.0
-        rewards = np.array([e.reward for e in episodes], np.float32)
-        advantages, targets = generalized_advantages(values, rewards, behind, self.config.gamma, self.config.lambda_)
+        advantages, targets = get_advantage_estimator(self.config.advantage_estimator)(
+            AdvantageInputs(
+                values,
+                np.array([e.reward for e in episodes], np.float32),
+                behind,
+                np.array([e.group for e in episodes], np.int64),
+                self.config.gamma,
+                self.config.lambda_,
+            )
+        )
         self._log_before_update(episodes, values, targets, logprobs)
         columns = {
             Columns.ACTION_LOGP: logprobs,
@@ -290,6 +304,16 @@ class ESPOLearner(PPOTorchLearner):
 
     # --- state --------------------------------------------------------------------------------------------------
 
+    def weights_to_send(self) -> dict[str, Any] | None:
+        """What the runners are sent, with its version; None on every learner but the first.
+
+        Every learner is asked: weights that are spread over the learners can only be gathered by all of them together.
+        """
+        if not self.speaks:
+            return None
+        state = self.get_state(components=COMPONENT_RL_MODULE, inference_only=True)
+        return {key: state[key] for key in (COMPONENT_RL_MODULE, WEIGHTS_SEQ_NO)}
+
     def get_state(
         self,
         components: str | Collection[str] | None = None,
@@ -307,6 +331,9 @@ class ESPOLearner(PPOTorchLearner):
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes a state over, also one that is older than what the learner has."""
         self._weights_seq_no = 0  # or RLlib would keep newer weights beside the older optimiser
+        if COMPONENT_OPTIMIZER in state:
+            # torch's optimisers would go on working in the caller's arrays.
+            state = {**state, COMPONENT_OPTIMIZER: copy.deepcopy(state[COMPONENT_OPTIMIZER])}
         super().set_state(state)
         if _COEFFICIENTS in state:
             self._timestep = state[_COEFFICIENTS]["timestep"]

@@ -15,9 +15,12 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-__all__ = ["CriticKind", "LanguageModelWithCritic"]
+__all__ = ["CriticKind", "Dtype", "LanguageModelWithCritic"]
 
 CriticKind = Literal["shared", "separate"]
+"""Whether the critic is a head on the policy's trunk, or has a trunk of its own."""
+Dtype = Literal["float32", "bfloat16"]
+"""What a model computes in."""
 
 
 class LanguageModelWithCritic(nn.Module):
@@ -59,22 +62,23 @@ class LanguageModelWithCritic(nn.Module):
         critic: CriticKind = "shared",
         dtype: torch.dtype = torch.float32,
         vocab_size: int | None = None,
+        weights: bool = True,
     ) -> LanguageModelWithCritic:
-        """Loads the policy's weights; the critic starts from them."""
-        config = _without_dropout(AutoConfig.from_pretrained(folder))
-        return cls(AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype), critic, vocab_size)
+        """A model from its Hugging Face folder or hub name; the critic starts from the policy.
 
-    @classmethod
-    def from_config(
-        cls,
-        folder: str | Path,
-        critic: CriticKind = "shared",
-        dtype: torch.dtype = torch.float32,
-        vocab_size: int | None = None,
-    ) -> LanguageModelWithCritic:
-        """The same architecture with fresh weights, for processes that are sent their weights."""
+        Args:
+            folder: Where the model is.
+            critic: As for the class.
+            dtype: Of the trunks.
+            vocab_size: As for the class.
+            weights: False for the architecture with fresh weights, in processes that are sent theirs.
+        """
         config = _without_dropout(AutoConfig.from_pretrained(folder))
-        return cls(AutoModelForCausalLM.from_config(config, dtype=dtype), critic, vocab_size)
+        if weights:
+            policy = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype)
+        else:
+            policy = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        return cls(policy, critic, vocab_size)
 
     @property
     def config(self) -> PretrainedConfig:
@@ -142,6 +146,21 @@ class LanguageModelWithCritic(nn.Module):
             return hidden.last_hidden_state, hidden.last_hidden_state
         critic = self.critic_trunk(**inputs, past_key_values=critic_cache, use_cache=critic_cache is not None)
         return hidden.last_hidden_state, critic.last_hidden_state
+
+    def last_hidden(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden states behind the last token of each text: what its next token is drawn from, and its value.
+
+        Args:
+            tokens: Shape (B, T), anything behind a text's length.
+            lengths: Shape (B,), >= 1.
+
+        Returns:
+            Of policy and critic, each (B, D).
+        """
+        hidden, critic_hidden = self.hidden_states(tokens[:, : int(lengths.max())].long())
+        rows = torch.arange(len(lengths), device=hidden.device)
+        last = lengths.reshape(-1).long().to(hidden.device) - 1
+        return hidden[rows, last], critic_hidden[rows, last]
 
     @torch.no_grad()
     def _check_projection(self) -> None:

@@ -19,8 +19,8 @@ from torch.utils.checkpoint import checkpoint
 
 from espo_algo.learning.batching import SequenceBatch
 from espo_algo.learning.model import LanguageModelWithCritic
-from espo_algo.regret_control import RegretControl
 from espo_algo.weight_sync.packing import pack_state, unpack_state
+from espo_env.early_stopping import EarlyStoppingState
 
 __all__ = ["LanguageModelRLModule"]
 
@@ -32,7 +32,8 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
     """Wraps :class:`LanguageModelWithCritic` for RLlib.
 
     ``model_config`` keys: ``model`` (folder or hub name), ``critic``, ``dtype``, ``gradient_checkpointing``,
-    ``temperature``, and ``regret_control``, the :class:`RegretControl` to start from.
+    ``temperature``, and ``early_stopping``, the
+    :class:`~espo_env.early_stopping.EarlyStoppingState` to start from.
 
     A learner's module loads the weights and keeps them in float32, computing in ``dtype``. A runner's module
     (``inference_only``) has the architecture in ``dtype`` and is sent its weights.
@@ -44,28 +45,31 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
         self.dtype = getattr(torch, config["dtype"])
         self.temperature = float(config["temperature"])
         name, critic, vocab_size = config["model"], config["critic"], int(self.action_space.n)
-        if self.inference_only:
-            self.model = LanguageModelWithCritic.from_config(name, critic, self.dtype, vocab_size)
-        else:
-            self.model = LanguageModelWithCritic.from_pretrained(name, critic, vocab_size=vocab_size)
-            if config["gradient_checkpointing"]:
-                for trunk in (self.model.trunk, self.model.critic_trunk):
-                    if trunk is not None:
-                        trunk.gradient_checkpointing_enable({"use_reentrant": False})
-        self._constants: RegretControl = config["regret_control"]
+        self.model = LanguageModelWithCritic.from_pretrained(
+            name,
+            critic,
+            dtype=self.dtype if self.inference_only else torch.float32,
+            vocab_size=vocab_size,
+            weights=not self.inference_only,
+        )
+        if config["gradient_checkpointing"] and not self.inference_only:
+            for trunk in (self.model.trunk, self.model.critic_trunk):
+                if trunk is not None:
+                    trunk.gradient_checkpointing_enable({"use_reentrant": False})
+        self._constants: EarlyStoppingState = config["early_stopping"]
         # float64, so that a checkpoint gives back exactly what was computed.
         for name, number in _numbers(self._constants).items():
             self.register_buffer(f"regret_{name}", torch.tensor(number, dtype=torch.float64))
 
     @property
-    def regret_control(self) -> RegretControl:
+    def early_stopping(self) -> EarlyStoppingState:
         """The state of early stopping: read from the buffers, and written to them."""
         number = {name: float(getattr(self, f"regret_{name}")) for name in _numbers(self._constants)}
         base = self._constants
         return replace(
             base,
             statistics=replace(base.statistics, mean=number["mean"], var=number["var"]),
-            controller=replace(base.controller, beta=number["beta"]),
+            tolerance=replace(base.tolerance, beta=number["beta"]),
             warmup=replace(
                 base.warmup,
                 done=bool(number["warmup_done"]),
@@ -75,9 +79,9 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
             num_updates=int(number["num_updates"]),
         )
 
-    @regret_control.setter
-    def regret_control(self, control: RegretControl) -> None:
-        for name, number in _numbers(control).items():
+    @early_stopping.setter
+    def early_stopping(self, state: EarlyStoppingState) -> None:
+        for name, number in _numbers(state).items():
             getattr(self, f"regret_{name}").fill_(number)
 
     def _forward_train(self, batch: SequenceBatch, **kwargs: Any) -> dict[str, Tensor]:
@@ -149,11 +153,8 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
         return self.model.value(self._last_hidden(batch)[1])
 
     def _last_hidden(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        tokens = torch.as_tensor(batch[Columns.OBS]["tokens"]).long()
-        last = torch.as_tensor(batch[Columns.OBS]["length"]).long() - 1
-        hidden, critic_hidden = self.model.hidden_states(tokens[:, : int(last.max()) + 1])
-        rows = torch.arange(len(last), device=last.device)
-        return hidden[rows, last], critic_hidden[rows, last]
+        observation = batch[Columns.OBS]
+        return self.model.last_hidden(torch.as_tensor(observation["tokens"]), torch.as_tensor(observation["length"]))
 
     def get_state(
         self,
@@ -163,18 +164,21 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
         inference_only: bool = False,
         **kwargs: Any,
     ) -> dict[str, np.ndarray]:
-        """Weights and regret state as numpy arrays, each tied tensor once; views where the tensors are on the CPU.
+        """Weights and state of early stopping as numpy arrays, each tied tensor once.
 
         Args:
             components: Not used; RLlib's signature.
             not_components: Not used; RLlib's signature.
-            inference_only: For a runner: in the dtype that it computes in.
+            inference_only: For a runner, which takes them over before anything changes: in the dtype that it computes
+                in, and as views where the tensors are on the CPU. Else they are copies.
             kwargs: Not used; RLlib's signature.
         """
-        return pack_state(self, self.dtype if inference_only else None)
+        if inference_only:
+            return pack_state(self, self.dtype)
+        return {name: array.copy() for name, array in pack_state(self).items()}
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
-        """Takes weights and regret state.
+        """Takes weights and state of early stopping.
 
         Raises:
             ValueError: If a name is missing or unknown.
@@ -182,14 +186,14 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
         unpack_state(self, state)
 
 
-def _numbers(control: RegretControl) -> dict[str, float]:
+def _numbers(state: EarlyStoppingState) -> dict[str, float]:
     """What changes from batch to batch, by the buffers' names."""
     return {
-        "mean": control.statistics.mean,
-        "var": control.statistics.var,
-        "beta": control.controller.beta,
-        "warmup_done": float(control.warmup.done),
-        "warmup_streak": float(control.warmup.streak),
-        "warmup_last_loss": control.warmup.last_loss,
-        "num_updates": float(control.num_updates),
+        "mean": state.statistics.mean,
+        "var": state.statistics.var,
+        "beta": state.tolerance.beta,
+        "warmup_done": float(state.warmup.done),
+        "warmup_streak": float(state.warmup.streak),
+        "warmup_last_loss": state.warmup.last_loss,
+        "num_updates": float(state.num_updates),
     }

@@ -1,8 +1,8 @@
 """Plain supervised fine-tuning on a task's own solutions: where reinforcement learning can start from.
 
 - :func:`small_model`: a small transformer with fresh weights for a task.
-- :func:`supervised_warmup`: fine-tunes a model until it reaches an accuracy.
-- :class:`WarmupPoint`: loss and accuracy at a step.
+- :func:`supervised_fine_tuning`: fine-tunes a model until it reaches an accuracy.
+- :class:`SFTPoint`: loss and accuracy at a step.
 - :func:`save_model`: writes an ordinary Hugging Face folder.
 """
 
@@ -27,18 +27,18 @@ from espo_algo.rollout.engine import SamplingSettings
 from espo_env.tasks import Problem, Task
 from espo_env.tasks.order import ProblemOrder
 
-__all__ = ["Demonstrate", "WarmupPoint", "save_model", "small_model", "supervised_warmup"]
+__all__ = ["Demonstrate", "SFTPoint", "save_model", "small_model", "supervised_fine_tuning"]
 
 Demonstrate = Callable[[Problem, np.random.Generator], NDArray[np.int32]]
 """Gives the response tokens to learn for a problem, shape (T,), end-of-sequence token included."""
 
 _IGNORED = -100
-_LR_WARMUP_STEPS = 10
+_LR_RAMP_STEPS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class WarmupPoint:
-    """The warm-up at a step.
+class SFTPoint:
+    """Supervised fine-tuning at a step.
 
     Attributes:
         step: Updates done.
@@ -95,7 +95,7 @@ def small_model(
         return Qwen2ForCausalLM(config)
 
 
-def supervised_warmup(
+def supervised_fine_tuning(
     model: PreTrainedModel,
     task: Task,
     *,
@@ -109,7 +109,7 @@ def supervised_warmup(
     demonstrate: Demonstrate | None = None,
     seed: int = 0,
     progress: bool = True,
-) -> list[WarmupPoint]:
+) -> list[SFTPoint]:
     """Fine-tunes a model in place, with AdamW and the loss on response tokens only.
 
     The accuracy of a small model can jump from nothing to most of what there is within 100 steps, so a mediocre start
@@ -147,9 +147,9 @@ def supervised_warmup(
     order = ProblemOrder(task.num_problems("train"), seed)
     rng = np.random.default_rng(seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1.0, (step + 1) / _LR_WARMUP_STEPS))
-    points: list[WarmupPoint] = []
-    with tqdm(total=steps, desc="supervised warm-up", disable=not progress) as bar:
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1.0, (step + 1) / _LR_RAMP_STEPS))
+    points: list[SFTPoint] = []
+    with tqdm(total=steps, desc="supervised fine-tuning", disable=not progress) as bar:
         for step in range(1, steps + 1):
             problems = [task.problem(order[i]) for i in range((step - 1) * batch_size, step * batch_size)]
             tokens, labels = _pack(task, problems, demonstrate or _reference_of(task), rng)
@@ -167,7 +167,7 @@ def supervised_warmup(
                     _evaluate(model, task, max_new_tokens, num_problems, SamplingSettings(greedy=greedy), seed).accuracy
                     for greedy in (False, True)
                 )
-                points.append(WarmupPoint(step, loss.item(), sampled, greedy))
+                points.append(SFTPoint(step, loss.item(), sampled, greedy))
                 bar.set_postfix(loss=f"{loss.item():.3f}", sampled=f"{sampled:.3f}", greedy=f"{greedy:.3f}")
                 if until is not None and sampled >= until:
                     break

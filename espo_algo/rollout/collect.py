@@ -1,6 +1,5 @@
 """Responses to problems: an engine and an environment working together.
 
-- :class:`ResponsePlan`: which problem to answer, with which seed.
 - :func:`collect`: answers the plans and gives back graded episodes.
 - :func:`stream`: the same, each episode as soon as it is graded.
 """
@@ -11,34 +10,19 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 
 import numpy as np
 
 from espo_algo.episodes import TokenEpisode
 from espo_algo.rollout.engine import Engine, GenerationRequest
+from espo_algo.rollout.plans import ResponsePlan
 from espo_env.grading import Grade
 from espo_env.types import StopReason
 from espo_env.wrappers import VectorRegretTermination
 
-__all__ = ["ResponsePlan", "collect", "stream"]
+__all__ = ["collect", "stream"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class ResponsePlan:
-    """One response to collect.
-
-    Attributes:
-        problem_index: Index in the environment's split.
-        seed: Sampling seed.
-        mark_only: Only mark where the detector fires.
-    """
-
-    problem_index: int
-    seed: int
-    mark_only: bool = False
 
 
 def collect(engine: Engine, env: VectorRegretTermination, plans: Sequence[ResponsePlan]) -> list[TokenEpisode]:
@@ -83,7 +67,8 @@ def stream(
                 if error is not None:
                     nothing = np.zeros(0, np.int32)
                     free.append(slot)
-                    yield plan, _lost(TokenEpisode(nothing, nothing, StopReason.ERROR, request_id=plan), error)
+                    lost = TokenEpisode(nothing, nothing, StopReason.ERROR, request_id=plan, group=plans[plan].group)
+                    yield plan, _lost(lost, error)
                     continue
                 slot_of[plan] = slot
                 prompt = base.prompt_tokens(slot)
@@ -99,6 +84,7 @@ def stream(
             free += slots
             for i, (slot, episode) in enumerate(zip(slots, done, strict=True)):
                 episode.problem = problems[slot]
+                episode.group = plans[episode.request_id].group
                 episode.reward = float(outcome.rewards[i])
                 episode.truncated = bool(outcome.truncations[i])
                 if (error := outcome.errors[i]) is not None:

@@ -2,7 +2,7 @@
 
 - :class:`GenerationRequest`: one prompt to answer.
 - :class:`SamplingSettings`: how tokens are drawn.
-- :class:`RegretState`: what the failure detector runs with during one batch.
+- :class:`EngineSettings`: what an engine is built from, beside its model.
 - :class:`Engine`: the protocol that every engine keeps.
 
 A loop over an engine::
@@ -15,17 +15,20 @@ A loop over an engine::
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from espo_algo.episodes import TokenEpisode
-from espo_env.early_stopping import RegretStatistics
+from espo_env.early_stopping import DetectorSettings, DetectorState
 
-__all__ = ["Engine", "GenerationRequest", "RegretState", "SamplingSettings"]
+if TYPE_CHECKING:
+    from espo_algo.learning.model import LanguageModelWithCritic
+
+__all__ = ["Engine", "EngineSettings", "GenerationRequest", "SamplingSettings"]
 
 
 @dataclass(slots=True)
@@ -93,12 +96,45 @@ class SamplingSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class RegretState:
-    """What the failure detector runs with while one batch is collected; frozen, see algorithm step 2."""
+class EngineSettings:
+    """What an engine is built from, beside its model: ``MyEngine(model, settings)``.
 
-    statistics: RegretStatistics = field(default_factory=RegretStatistics)
-    beta: float = 7.0
-    enabled: bool = True
+    Attributes:
+        num_slots: How many responses are written at the same time.
+        max_length: Most tokens of a prompt and its response; cut to the model's context. Sets the cache's size.
+        eos_token_id: The end-of-sequence token; None where responses end at their horizon only.
+        detector: Rule and constants of the failure detector.
+        sampling: How tokens are drawn at first.
+        num_workers: Processes that the model is split over (tensor parallel).
+        weight_transfer: Backend by which weights may arrive beside Ray's object store, see
+            :mod:`espo_algo.weight_sync.vllm_transfer`; None for none.
+        options: What only this kind of engine knows.
+    """
+
+    num_slots: int
+    max_length: int
+    eos_token_id: int | None
+    detector: DetectorSettings = field(default_factory=DetectorSettings)
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    num_workers: int = 1
+    weight_transfer: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self, model: LanguageModelWithCritic) -> int:
+        """Holds the settings against the model.
+
+        Returns:
+            ``max_length``, cut to the model's context.
+
+        Raises:
+            ValueError: If the end-of-sequence token or the length cannot be.
+        """
+        end, context = self.eos_token_id, getattr(model.config, "max_position_embeddings", None)
+        if end is not None and not 0 <= end < model.vocab_size:
+            raise ValueError(f"expected eos_token_id in [0, vocab_size={model.vocab_size}), got {end}")
+        if self.max_length < 2:
+            raise ValueError(f"expected max_length >= 2 (a prompt token and a new one), got {self.max_length}")
+        return min(self.max_length, context or self.max_length)
 
 
 class Engine(Protocol):
@@ -125,7 +161,7 @@ class Engine(Protocol):
         """How tokens are drawn from now on. Only while nothing is unfinished."""
         ...
 
-    def set_regret_state(self, state: RegretState) -> None:
+    def set_detector_state(self, state: DetectorState) -> None:
         """What the detector runs with from now on. Only while nothing is unfinished."""
         ...
 
@@ -151,6 +187,10 @@ class Engine(Protocol):
 
     def abort(self) -> list[TokenEpisode]:
         """Gives up everything unfinished; the episodes end with ``StopReason.ABORT``."""
+        ...
+
+    def rest(self) -> None:
+        """Is told that no work follows for now: an engine that can gives its accelerator's memory back until then."""
         ...
 
     def shutdown(self) -> None:

@@ -2,58 +2,41 @@
 
 - :func:`transfer_weights`: from the learners to every runner, or an error.
 - :class:`RunnerClient`: how vLLM's sending side reaches the runners.
-- :data:`SENDERS`: what each backend's sending side has to know.
+- :data:`BACKENDS`: how a learner opens its sending side.
 
-``"nccl"`` broadcasts across GPUs and nodes; ``"ipc"`` hands a runner the memory of a learner on the same GPU. Without
-either, weights go through Ray's object store, which works everywhere.
+``"nccl"`` broadcasts across GPUs and nodes; ``"ipc"`` hands a runner the memory of a learner on the same GPU.
 """
 
 from __future__ import annotations
 
 import logging
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import ray
 import torch
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import RayActorError
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner import Learner
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
-from espo_algo.regret_control import RegretControl
 from espo_algo.rollout.vllm.engine import engine_weights
-from espo_algo.weight_sync.packing import first_result, reach_all
+from espo_algo.weight_sync.calls import ask_learners, ask_runners
+from espo_env.early_stopping import EarlyStoppingState
 
-__all__ = ["SENDERS", "RunnerClient", "transfer_weights"]
+__all__ = ["BACKENDS", "Backend", "RunnerClient", "transfer_weights"]
 
 logger = logging.getLogger(__name__)
 
-
-def _nccl(rank: int, num_workers: int) -> Any:
-    from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
-
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port = probe.getsockname()[1]
-    address = ray.util.get_node_ip_address()
-    return NCCLTrainerInitInfo(rank=rank, master_address=address, master_port=port, world_size=1 + num_workers)
-
-
-def _ipc(rank: int, num_workers: int) -> Any:
-    from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
-
-    return IPCTrainerInitInfo(rank=rank, packed=True)
-
-
-SENDERS: dict[str, Callable[[int, int], Any]] = {"nccl": _nccl, "ipc": _ipc}
-"""By vLLM's name for the backend: the learner's rank and the number of vLLM's workers -> vLLM's ``TrainerInitInfo``."""
-
-_open: dict[tuple[str, ...], Any] = {}
-"""This process's senders, by the engines that they serve."""
+_CALLS = 4
+"""Calls that a transfer makes on the runners, one after the other, each with its time limit."""
 
 
 class RunnerClient:
@@ -65,10 +48,13 @@ class RunnerClient:
         timeout: Seconds that a call may take.
 
     Attributes:
+        failure: What the first call that failed raised. It is kept and not raised, and every later call does nothing:
+            other learners may be waiting for this one in a collective, which it has to enter all the same.
         hang_up: Is called where a call fails: the sender may be waiting for a runner that is gone.
     """
 
     def __init__(self, runners: list[Any], workers_each: int, timeout: float) -> None:
+        self.failure: Exception | None = None
         self.hang_up: Callable[[], None] = lambda: None
         self._runners = runners
         self._workers_each = workers_each
@@ -96,36 +82,176 @@ class RunnerClient:
         self._call("finish_weight_update", [{}] * len(self._runners))
 
     def _call(self, method: str, arguments: list[dict[str, Any]]) -> None:
+        if self.failure is not None:
+            return
         calls = zip(self._runners, arguments, strict=True)
         answers = [runner.apply.remote(partial(_call_vllm, method=method, kwargs=kwargs)) for runner, kwargs in calls]
         try:
             ray.get(answers, timeout=self._timeout)
-        except Exception:
+        except Exception as error:
+            self.failure = error
             self.hang_up()
-            raise
+
+
+def _open_nccl(client: RunnerClient, source: Any, rank: int, num_workers: int, timeout: float) -> Any:
+    from vllm.distributed.device_communicators.pynccl import PyNcclCommunicator
+    from vllm.distributed.weight_transfer.nccl_common import worker_init_payload
+    from vllm.distributed.weight_transfer.nccl_engine import (
+        NCCLTrainerWeightTransferEngine,
+        NCCLWeightTransferInitInfo,
+    )
+    from vllm.utils.nccl import unpinned_nccl_env
+
+    sender = NCCLTrainerWeightTransferEngine(client=client, source=source, is_sender=rank == 0)
+    if rank:
+        return sender
+
+    def invitation(address: str, port: int) -> dict[str, Any]:
+        return worker_init_payload(
+            NCCLWeightTransferInitInfo(
+                master_address=address,
+                master_port=port,
+                rank_offset=1,
+                world_size=1 + num_workers,
+                packed=sender.packed,
+                packed_buffer_size_bytes=sender.packed_buffer_size_bytes,
+                packed_num_buffers=sender.packed_num_buffers,
+            )
+        )
+
+    device = torch.accelerator.current_device_index()
+
+    def connect(group: Any) -> Any:
+        with unpinned_nccl_env():
+            return PyNcclCommunicator(group, device=device)
+
+    sender.model_update_group = form_group(client, invitation, connect, 1 + num_workers, timeout)
+    return sender
+
+
+def form_group(
+    client: RunnerClient,
+    invitation: Callable[[str, int], dict[str, Any]],
+    connect: Callable[[Any], Any],
+    world_size: int,
+    timeout: float,
+) -> Any:
+    """Meets the runners' workers in a process group of vLLM's, as its rank 0.
+
+    Args:
+        client: Invites the runners.
+        invitation: Address and port -> what they are told.
+        connect: What is made of the group.
+        world_size: Of the group.
+        timeout: Seconds until everybody has to be there.
+
+    Returns:
+        What ``connect`` gave.
+
+    Raises:
+        Exception: ``client.failure``, if a runner did not come; a TimeoutError if that took too long.
+    """
+    from vllm.distributed.utils import StatelessProcessGroup
+
+    # Handed over while it is bound: between two looks for a free port somebody else could take it.
+    listener = socket.socket()
+    listener.bind(("", 0))
+    listener.listen()
+    address, port = ray.util.get_node_ip_address(), listener.getsockname()[1]
+    outcome: Future[Any] = Future()
+
+    def meet() -> None:
+        try:
+            group = StatelessProcessGroup.create(
+                address, port, 0, world_size, store_timeout=int(timeout) + 1, listen_socket=listener
+            )
+            outcome.set_result(connect(group))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    invite = partial(client.init_weight_transfer_engine, invitation(address, port))
+    # Daemons: where a runner has died, NCCL waits for it for ever, and nothing could end the wait.
+    for target in (meet, invite):
+        threading.Thread(target=target, daemon=True).start()
+    deadline = time.monotonic() + timeout
+    while not wait([outcome], timeout=0.05).done:
+        if client.failure is not None:
+            raise client.failure
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"expected {world_size - 1} workers of runners in the group within {timeout} s")
+    if client.failure is not None:
+        raise client.failure
+    return outcome.result()
+
+
+def _open_ipc(client: RunnerClient, source: Any, rank: int, num_workers: int, timeout: float) -> Any:
+    from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
+    from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
+
+    return WeightTransferTrainerFactory.trainer_init(
+        IPCTrainerInitInfo(rank=rank, packed=True), client=client, source=source
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One of vLLM's ways of weight transfer, on a learner.
+
+    Attributes:
+        open: Client, source of the weights, rank, number of vLLM's workers, time limit -> the sender.
+        collective: Whether ``send_weights`` makes the learners wait for each other, so that each of them has to enter
+            it even if a runner is dead.
+    """
+
+    open: Callable[[RunnerClient, Any, int, int, float], Any]
+    collective: bool
+
+
+BACKENDS = {"nccl": Backend(_open_nccl, collective=False), "ipc": Backend(_open_ipc, collective=True)}
+"""By vLLM's name for it."""
+
+
+@dataclass(slots=True)
+class _Sender:
+    """This process's sending side for a group of runners; of no use any more when one of them has another engine."""
+
+    engines: tuple[str, ...]
+    client: RunnerClient
+    vllm: Any
+
+
+_senders: dict[str, _Sender] = {}
 
 
 def transfer_weights(
-    learner_group: LearnerGroup, env_runner_group: EnvRunnerGroup, backend: str, workers_each: int, timeout: float
-) -> None:
-    """Sends the learners' weights and regret state to every healthy runner, and waits until they have it.
+    learner_group: LearnerGroup,
+    env_runner_group: EnvRunnerGroup,
+    backend: str,
+    workers_each: int,
+    timeout: float,
+    sender: str = "training",
+) -> int:
+    """Sends the learners' weights and state of early stopping to every healthy runner, and waits until they have them.
 
-    A runner that dies on the way leaves the others with half of the weights, from which vLLM has no way back. All of
-    them are restarted then; they are served when they are back, as every restarted runner is.
+    A runner that dies on the way, or before the first piece, leaves the others with half of the weights or in half of
+    a group, from which vLLM has no way back. All of them are restarted then; they are served when they are back, as
+    every restarted runner is.
 
     Args:
         learner_group: All learners take part; the first one speaks.
         env_runner_group: Runners with a :class:`~espo_algo.rollout.vllm.engine.VLLMEngine`.
-        backend: One of :data:`SENDERS`.
+        backend: One of :data:`BACKENDS`.
         workers_each: vLLM's workers in each runner.
-        timeout: Seconds that a runner may take to answer.
+        timeout: Seconds that a runner may take to answer a call.
+        sender: Name of the learners' sending side, one for each group of runners.
+
+    Returns:
+        The version of the weights.
 
     Raises:
-        RuntimeError: If a runner that is still healthy did not answer in time.
+        RuntimeError: If a learner, or a runner that is still healthy, did not answer in time, naming it.
     """
-    engines = dict(reach_all(env_runner_group, lambda runner: (runner.worker_index, runner.engine.identity), timeout))
-    if not engines:
-        return  # none is healthy; one that comes back is served then
+    engines = dict(ask_runners(env_runner_group, lambda runner: (runner.worker_index, runner.engine.identity), timeout))
     actors = env_runner_group._worker_manager.actors()
     send = partial(
         _send,
@@ -134,57 +260,77 @@ def transfer_weights(
         backend=backend,
         workers_each=workers_each,
         timeout=timeout,
+        name=sender,
     )
-    control, version = first_result(learner_group.foreach_learner(send))
-    if control is None:
+    (state, version), *_ = ask_learners(learner_group, send, (_CALLS + 1) * timeout)
+    if not engines:
+        return version  # none is healthy; one that comes back is served then
+    if state is None:
         logger.warning("a runner died while weights were sent to %s: all of them are restarted", sorted(engines))
         for index in engines:
             ray.kill(actors[index], no_restart=False)
-        return
-    reach_all(env_runner_group, lambda runner: runner.weights_transferred(control, version), timeout)
+    else:
+        ask_runners(env_runner_group, lambda runner: runner.weights_transferred(state, version), timeout)
+    return version
 
 
 def _send(
-    learner: Learner, runners: list[Any], engines: tuple[str, ...], backend: str, workers_each: int, timeout: float
-) -> tuple[RegretControl | None, int]:
-    """Runs in every learner; no regret state comes back where a runner has died."""
-    from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
-    from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
+    learner: Learner,
+    runners: list[Any],
+    engines: tuple[str, ...],
+    backend: str,
+    workers_each: int,
+    timeout: float,
+    name: str,
+) -> tuple[EarlyStoppingState | None, int]:
+    """Runs in every learner; no state comes back where a runner has died."""
+    module, version = learner.module[DEFAULT_MODULE_ID].unwrapped(), learner._weights_seq_no
+    if not engines:
+        return None, version
+    client = RunnerClient(runners, workers_each, timeout)
+    # Put back once it has served: after an error it is of no use.
+    sender = _senders.pop(name, None)
+    try:
+        if sender is None or sender.engines != engines:
+            if sender is not None:
+                sender.vllm.shutdown()
+            rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+            opened = BACKENDS[backend].open(client, _source(module), rank, len(runners) * workers_each, timeout)
+            sender = _Sender(engines, client, opened)
+        client = sender.client
+        client.hang_up = sender.vllm.shutdown
+        if client.failure is None or BACKENDS[backend].collective:
+            sender.vllm.send_weights()
+        else:
+            client.hang_up()
+    except Exception:
+        if client.failure is None:
+            raise
+    if client.failure is None and sender is not None:
+        _senders[name] = sender
+        return module.early_stopping, version
+    if isinstance(client.failure, RayActorError):
+        return None, version
+    raise RuntimeError(f"expected new weights to reach all runners within {timeout} s, got {client.failure!r}")
 
-    module = learner.module[DEFAULT_MODULE_ID].unwrapped()
+
+def _source(module: Any) -> Any:
+    """The policy and critic, in the dtypes and by the names that the engines know."""
+    from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
+
+    def dtype(name: str, parameter: torch.Tensor) -> torch.dtype:
+        return parameter.dtype if name.startswith("value_head") else module.dtype
 
     class PolicySource(WeightSource):
-        """The policy and critic, in the dtypes and by the names that the engines know."""
-
         def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
             for name, parameter in engine_weights(module.model).items():
-                yield name, parameter if name.startswith("value_head") else parameter.to(module.dtype)
+                yield name, parameter.to(dtype(name, parameter))
 
         def metadata(self) -> list[ParamMeta]:
-            return [
-                ParamMeta(name, parameter.dtype if name.startswith("value_head") else module.dtype, parameter.shape)
-                for name, parameter in engine_weights(module.model).items()
-            ]
+            weights = engine_weights(module.model).items()
+            return [ParamMeta(name, dtype(name, parameter), parameter.shape) for name, parameter in weights]
 
-    try:
-        # Put back once it has served: after an error it is of no use.
-        sender = _open.pop(engines, None)
-        if sender is None:
-            for old in [key for key in _open if set(key) & set(engines)]:  # a runner of theirs was restarted
-                _open.pop(old).shutdown()
-            rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-            client = RunnerClient(runners, workers_each, timeout)
-            sender = WeightTransferTrainerFactory.trainer_init(
-                SENDERS[backend](rank, len(runners) * workers_each), client=client, source=PolicySource()
-            )
-            client.hang_up = sender.shutdown
-        sender.send_weights()
-    except RayActorError:
-        return None, learner._weights_seq_no
-    except GetTimeoutError as error:
-        raise RuntimeError(f"expected new weights to reach all runners within {timeout} s, got no answer") from error
-    _open[engines] = sender
-    return module.regret_control, learner._weights_seq_no
+    return PolicySource()
 
 
 def _call_vllm(runner: Any, method: str, kwargs: dict[str, Any]) -> None:

@@ -1,30 +1,48 @@
 """The failure detector of early-stopping PPO: pure maths on numpy arrays or torch tensors.
 
 - :func:`step_regret`, :class:`RegretStatistics` (``regret.py``)
-- :class:`FailureDetector`, :class:`Verdict` (``detector.py``)
+- :class:`DetectorSettings`, :class:`DetectorState`, :class:`FailureDetector`, :class:`Verdict` (``detector.py``)
+- :func:`decide`, :func:`stop_reason` (``decision.py``): what a firing does to a response
 - :data:`STOP_RULES`, :func:`register_stop_rule` (``rules.py``): the paper's rule and its ablations
-- :class:`ToleranceController`, :class:`CriticWarmup`, :func:`calibrate_beta` (``control.py``)
+- :class:`ToleranceController`, :func:`calibrate_beta` (``tolerance.py``), :class:`CriticWarmup` (``warmup.py``)
+- :class:`EarlyStoppingState` (``state.py``): what moves all of these from batch to batch
 """
 
-from espo_env.early_stopping.control import CriticWarmup, ToleranceController, calibrate_beta, critical_betas
-from espo_env.early_stopping.detector import DEFAULT_CLIP, DEFAULT_DELTA, FailureDetector, Verdict
+from espo_env.early_stopping.decision import decide, stop_reason
+from espo_env.early_stopping.detector import (
+    DEFAULT_CLIP,
+    DEFAULT_DELTA,
+    DetectorSettings,
+    DetectorState,
+    FailureDetector,
+    Verdict,
+)
 from espo_env.early_stopping.regret import RegretStatistics, step_regret
 from espo_env.early_stopping.rules import STOP_RULES, RuleInputs, StopRule, get_stop_rule, register_stop_rule
+from espo_env.early_stopping.state import EarlyStoppingState, StatisticsStart
+from espo_env.early_stopping.tolerance import ToleranceController, calibrate_beta, critical_betas
+from espo_env.early_stopping.warmup import CriticWarmup
 
 __all__ = [
     "DEFAULT_CLIP",
     "DEFAULT_DELTA",
     "STOP_RULES",
     "CriticWarmup",
+    "DetectorSettings",
+    "DetectorState",
+    "EarlyStoppingState",
     "FailureDetector",
     "RegretStatistics",
     "RuleInputs",
+    "StatisticsStart",
     "StopRule",
     "ToleranceController",
     "Verdict",
     "calibrate_beta",
     "critical_betas",
+    "decide",
     "get_stop_rule",
     "register_stop_rule",
     "step_regret",
+    "stop_reason",
 ]

@@ -1,16 +1,18 @@
 """The failure detector (algorithm steps 2 to 4; arXiv 2605.29860).
 
-- :class:`FailureDetector`: ``z`` for each slot, and the decision to stop.
+- :class:`DetectorSettings`: the rule and its constants, fixed for a run.
+- :class:`DetectorState`: what moves between batches, frozen while one is collected.
+- :class:`FailureDetector`: the score of each slot, and where it fires.
 - :class:`Verdict`: what one update says.
 
-The one piece of code that decides a stop: the Gymnasium wrappers and every engine call it. It is written in
-operations that numpy and torch share, each rounded on its own, so that float32 inputs give the same ``z`` in both.
+The one piece of code that says where a response fails: the Gymnasium wrappers and every engine call it. It is written
+in operations that numpy and torch share, each rounded on its own, so that float32 inputs give the same ``z`` in both.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ import numpy as np
 from espo_env.early_stopping.regret import RegretStatistics
 from espo_env.early_stopping.rules import RuleInputs, get_stop_rule
 
-__all__ = ["DEFAULT_CLIP", "DEFAULT_DELTA", "FailureDetector", "Verdict"]
+__all__ = ["DEFAULT_CLIP", "DEFAULT_DELTA", "DetectorSettings", "DetectorState", "FailureDetector", "Verdict"]
 
 DEFAULT_CLIP = 10.0
 """Bound ``c`` of the normalised regret. Not published; below 5 harmless free choices get stopped too."""
@@ -26,81 +28,115 @@ DEFAULT_DELTA = 1e-6
 """``delta`` under the root. Not published; only guards a variance of zero."""
 
 
-@dataclass(slots=True)
-class Verdict:
-    """One step's decisions, numpy arrays or torch tensors of shape (n,), in the order of the slots given.
+@dataclass(frozen=True, slots=True)
+class DetectorSettings:
+    """Rule and constants of the failure detector.
 
     Attributes:
-        stop: bool; stop this response at this step.
-        z: The rule's score (``z_t`` for the regret rules).
-        threshold: ``beta * gate``, what the score was compared with.
-    """
-
-    stop: Any
-    z: Any
-    threshold: Any
-
-
-class FailureDetector:
-    """Tracks the smoothed regret of ``num_slots`` responses at once and says which to stop.
-
-    Args:
-        num_slots: Number of slots, >= 1.
-        statistics: Frozen mean and variance that regrets are normalised with.
-        beta: Tolerance; 7.0 in the paper. Does not transfer to other scales, see ``calibrate_beta``.
+        rule: Name of a stop rule, or ``"module:function"``, see :mod:`espo_env.early_stopping.rules`.
         smoothing: Weight ``s`` of the old ``z``; 0.9 in the paper, in [0, 1).
         value_floor: ``eps`` of the value gate; 0.2 in the paper, > 0.
         clip: Bound ``c`` of the normalised regret, > 0 (not published).
         delta: Added to the variance, > 0 (not published).
-        enabled: False while the critic warms up: ``z`` is tracked, nothing is stopped.
-        rule: Name of a stop rule, see :mod:`espo_env.early_stopping.rules`.
-        seed: Seeds the draws of the ``random`` rule where :meth:`reset` is given none.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If one of them is out of its range.
     """
+
+    rule: str = "regret_value"
+    smoothing: float = 0.9
+    value_floor: float = 0.2
+    clip: float = DEFAULT_CLIP
+    delta: float = DEFAULT_DELTA
+
+    def __post_init__(self) -> None:
+        get_stop_rule(self.rule)
+        if not 0.0 <= self.smoothing < 1.0:
+            raise ValueError(f"expected smoothing in [0, 1), got {self.smoothing}")
+        for name in ("value_floor", "clip", "delta"):
+            if not (number := getattr(self, name)) > 0:
+                raise ValueError(f"expected {name} > 0, got {number}")
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorState:
+    """What the detector runs with while one batch is collected: a decision may not see the future.
+
+    Attributes:
+        statistics: Mean and variance that regrets are normalised with.
+        beta: Tolerance; 7.0 in the paper. Does not transfer to other scales, see ``calibrate_beta``.
+        enabled: False while the critic warms up: scores are tracked, nothing fires.
+
+    Raises:
+        ValueError: If ``beta`` is not finite.
+    """
+
+    statistics: RegretStatistics = field(default_factory=RegretStatistics)
+    beta: float = 7.0
+    enabled: bool = True
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.beta):
+            raise ValueError(f"expected a finite beta, got {self.beta}")
+
+
+@dataclass(slots=True)
+class Verdict:
+    """One step's verdicts, numpy arrays or torch tensors of shape (n,), in the order of the slots given.
+
+    Attributes:
+        stop: bool; the detector fires. What comes of it, :func:`~espo_env.early_stopping.decide` says.
+        score: The rule's score: ``z_t`` under the regret rules.
+        threshold: ``beta * gate``, what the score was compared with.
+    """
+
+    stop: Any
+    score: Any
+    threshold: Any
+
+
+class FailureDetector:
+    """Tracks the smoothed regret of ``num_slots`` responses at once and says where one fails.
+
+    Args:
+        num_slots: Number of slots, >= 1.
+        settings: Rule and constants; the paper's where None.
+        state: Statistics, tolerance and warm-up flag to start with.
+        seed: Seeds the draws of the ``random`` rule where :meth:`reset` is given none.
+
+    Attributes:
+        settings: As given.
+        state: The newest one, see :meth:`configure`.
+
+    Raises:
+        ValueError: If ``num_slots`` is below 1.
+    """
+
+    settings: DetectorSettings
+    state: DetectorState
 
     def __init__(
         self,
         num_slots: int,
-        statistics: RegretStatistics | None = None,
-        beta: float = 7.0,
-        smoothing: float = 0.9,
-        value_floor: float = 0.2,
-        clip: float = DEFAULT_CLIP,
-        delta: float = DEFAULT_DELTA,
-        enabled: bool = True,
-        rule: str = "regret_value",
+        settings: DetectorSettings | None = None,
+        state: DetectorState | None = None,
         seed: int | None = None,
     ) -> None:
         if num_slots < 1:
             raise ValueError(f"expected num_slots >= 1, got {num_slots}")
-        if not 0.0 <= smoothing < 1.0:
-            raise ValueError(f"expected smoothing in [0, 1), got {smoothing}")
-        for name, number in (("value_floor", value_floor), ("clip", clip), ("delta", delta)):
-            if not number > 0:
-                raise ValueError(f"expected {name} > 0, got {number}")
-        if not math.isfinite(beta):
-            raise ValueError(f"expected a finite beta, got {beta}")
         self.num_slots = num_slots
-        self.smoothing = smoothing
-        self.value_floor = value_floor
-        self.clip = clip
-        self.delta = delta
-        self.rule = rule
-        self._rule = get_stop_rule(rule)
+        self.settings = settings or DetectorSettings()
+        self._rule = get_stop_rule(self.settings.rule)
         self._rng = np.random.default_rng(seed)
         self._z: Any = np.zeros(num_slots, np.float32)
         self._steps: Any = np.zeros(num_slots, np.float32)
         self._draws: Any = self._rng.exponential(size=num_slots).astype(np.float32)
-        self.configure(statistics or RegretStatistics(), beta, enabled)
+        self.configure(state or DetectorState())
 
-    def configure(self, statistics: RegretStatistics, beta: float, enabled: bool) -> None:
+    def configure(self, state: DetectorState) -> None:
         """Takes a new batch's statistics, tolerance and warm-up flag. The slots' ``z`` stays."""
-        self.statistics = statistics
-        self.beta = beta
-        self.enabled = enabled
-        self._scale = math.sqrt(statistics.var + self.delta)
+        self.state = state
+        self._scale = math.sqrt(state.statistics.var + self.settings.delta)
 
     def reset(self, slots: Any = None, draws: Any = None) -> None:
         """Starts new responses: ``z_{-1} = 0``.
@@ -125,7 +161,7 @@ class FailureDetector:
     def update(self, regrets: Any, values: Any, slots: Any = None) -> Verdict:
         """Takes one step of every response given.
 
-        The caller keeps a stop from being taken on the end-of-sequence token: that answer is finished.
+        Whether a firing stops the response is for :func:`~espo_env.early_stopping.decide`.
 
         Args:
             regrets: Step regrets, shape (n,), float32, numpy or torch. They are not checked here: the engines would
@@ -137,16 +173,17 @@ class FailureDetector:
             The verdicts in the order of ``slots``.
         """
         self._follow(regrets)
+        constants, state = self.settings, self.state
         index = slice(None) if slots is None else slots
-        normalised = ((regrets - self.statistics.mean) / self._scale).clip(-self.clip, self.clip)
-        z = self.smoothing * self._z[index] + (1.0 - self.smoothing) * normalised
+        normalised = ((regrets - state.statistics.mean) / self._scale).clip(-constants.clip, constants.clip)
+        z = constants.smoothing * self._z[index] + (1.0 - constants.smoothing) * normalised
         steps = self._steps[index]
-        score, gate = self._rule(RuleInputs(z, values, steps, self._draws[index], self.value_floor))
-        threshold = self.beta * gate
+        score, gate = self._rule(RuleInputs(z, values, steps, self._draws[index], constants.value_floor))
+        threshold = state.beta * gate
         self._z[index] = z
         self._steps[index] = steps + 1.0
         stop = score > threshold
-        return Verdict(stop if self.enabled else stop & False, score, threshold)
+        return Verdict(stop if state.enabled else stop & False, score, threshold)
 
     def move(self, source: int, target: int) -> None:
         """Copies the state of slot ``source`` to slot ``target``, for engines that keep live slots together."""

@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from espo_env.imports import import_object
+
 __all__ = ["STOP_RULES", "RuleInputs", "StopRule", "get_stop_rule", "register_stop_rule"]
 
 _VALUE_ONLY_FLOOR = 1e-3
@@ -95,20 +97,28 @@ STOP_RULES: Mapping[str, StopRule] = MappingProxyType(_rules)
 
 
 def get_stop_rule(name: str) -> StopRule:
-    """The rule of that name.
+    """The rule of that name, or at that place.
+
+    Args:
+        name: A registered name, or ``"module:function"``, which every process finds by itself.
 
     Raises:
         ValueError: If there is none; the message lists those there are.
     """
-    if name not in _rules:
-        raise ValueError(f"expected a stop rule out of {sorted(_rules)}, got {name!r}")
-    return _rules[name]
+    if name in _rules:
+        return _rules[name]
+    if ":" not in name:
+        raise ValueError(f"expected a stop rule out of {sorted(_rules)}, or 'module:function', got {name!r}")
+    rule = import_object(name, "a stop rule as 'module:function'")
+    if not callable(rule):
+        raise ValueError(f"expected a function as stop rule at {name!r}, got {rule!r}")
+    return rule
 
 
 def register_stop_rule(name: str, rule: StopRule) -> None:
-    """Adds a rule of your own, so that ``rule=name`` works everywhere.
+    """Adds a rule of your own, so that ``rule=name`` works in this process.
 
-    Rollout actors are other processes: register in a module that they import too.
+    Rollout actors and vLLM's workers are other processes, which know a rule by ``"module:function"``.
 
     Raises:
         ValueError: If the name is taken by another rule.

@@ -12,7 +12,15 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from espo_env.early_stopping import DEFAULT_CLIP, DEFAULT_DELTA, FailureDetector, RegretStatistics
+from espo_env.early_stopping import (
+    DEFAULT_CLIP,
+    DEFAULT_DELTA,
+    DetectorSettings,
+    DetectorState,
+    FailureDetector,
+    RegretStatistics,
+    decide,
+)
 from espo_env.rendering import render
 from espo_env.token_env import TokenGenerationEnv
 from espo_env.token_mdp import RENDER_MODES
@@ -41,7 +49,7 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         value_floor: Floor of the value gate; 0.2 in the paper.
         clip: Bound of the normalised regret (not published).
         delta: Added to the variance (not published).
-        rule: Name of a stop rule, see :mod:`espo_env.early_stopping.rules`.
+        rule: Name of a stop rule, or ``"module:function"``, see :mod:`espo_env.early_stopping.rules`.
         signals: Gives regret and value of an integer action. Actions with their signals are still taken.
         enabled: False while the critic warms up: ``z`` is tracked, nothing is stopped.
         seed: Seeds the ``random`` rule; so does the seed of :meth:`reset`.
@@ -100,7 +108,11 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
             raise ValueError(f"expected a finite fail_reward, got {fail_reward}")
         self.fail_reward = float(fail_reward)
         self.signals = signals
-        self.detector = FailureDetector(1, statistics, beta, smoothing, value_floor, clip, delta, enabled, rule)
+        self.detector = FailureDetector(
+            1,
+            DetectorSettings(rule, smoothing, value_floor, clip, delta),
+            DetectorState(statistics or RegretStatistics(), beta, enabled),
+        )
         if signals is None:
             self.action_space = spaces.Dict(
                 {
@@ -113,6 +125,7 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         self._observation: Any = None
         self._running = False
         self._stopped = False
+        self._marks = np.full(1, -1)
         self._steps: list[tuple[float, float, float, float]] = []
 
     def configure(self, statistics: RegretStatistics, beta: float, enabled: bool) -> None:
@@ -120,7 +133,7 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
 
         Call it between episodes: a decision may not see the future.
         """
-        self.detector.configure(statistics, beta, enabled)
+        self.detector.configure(DetectorState(statistics, beta, enabled))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Starts a new episode with ``z`` at 0."""
@@ -129,7 +142,7 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         self._draws.reseed([seed], _SLOT)
         self.detector.reset(_SLOT, self._draws.draw(_SLOT))
         self._running, self._stopped = True, False
-        self._steps = []
+        self._marks, self._steps = np.full(1, -1), []
         return self._observation, info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -146,10 +159,12 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         check_signals(regret, value)
         observation, reward, terminated, truncated, info = self.env.step(signals.token)
         verdict = self.detector.update(regret, value)
-        self._steps.append((float(regret[0]), float(value[0]), float(verdict.z[0]), float(verdict.threshold[0])))
+        natural = np.array([terminated or truncated])
+        (self._stopped,), self._marks = decide(verdict.stop, natural, np.array([len(self._steps)]), self._marks)
+        self._steps.append((float(regret[0]), float(value[0]), float(verdict.score[0]), float(verdict.threshold[0])))
         info = {**info, **dict(zip(("regret", "value", "z", "threshold"), self._steps[-1], strict=True))}
-        if verdict.stop[0] and not (terminated or truncated):
-            reward, terminated, self._stopped = self.fail_reward, True, True
+        if self._stopped:
+            reward, terminated = self.fail_reward, True
             info["stop_reason"] = StopReason.REGRET
         self._observation = observation
         self._running = not (terminated or truncated)
@@ -166,7 +181,7 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         trajectory.regrets, trajectory.values, trajectory.z, trajectory.thresholds = columns
         if self._stopped:
             trajectory.stop_reason, trajectory.reward = StopReason.REGRET, self.fail_reward
-            trajectory.mark = len(trajectory) - 1
+        trajectory.mark = int(self._marks[0])
         return trajectory
 
     def render(self) -> Any:

@@ -14,7 +14,15 @@ from gymnasium.vector import AutoresetMode, VectorWrapper
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
-from espo_env.early_stopping import DEFAULT_CLIP, DEFAULT_DELTA, FailureDetector, RegretStatistics
+from espo_env.early_stopping import (
+    DEFAULT_CLIP,
+    DEFAULT_DELTA,
+    DetectorSettings,
+    DetectorState,
+    FailureDetector,
+    RegretStatistics,
+    decide,
+)
 from espo_env.rendering import render
 from espo_env.token_vector_env import Completed, TokenGenerationVectorEnv
 from espo_env.types import StopReason, Trajectory
@@ -41,7 +49,7 @@ class VectorRegretTermination(VectorWrapper):
         value_floor: Floor of the value gate; 0.2 in the paper.
         clip: Bound of the normalised regret (not published).
         delta: Added to the variance (not published).
-        rule: Name of a stop rule, see :mod:`espo_env.early_stopping.rules`.
+        rule: Name of a stop rule, or ``"module:function"``, see :mod:`espo_env.early_stopping.rules`.
         signals: Gives regrets and values, each of shape (N,), of integer actions.
         enabled: False while the critic warms up: ``z`` is tracked, nothing is stopped.
         seed: Seeds the ``random`` rule; so does the seed of :meth:`reset`.
@@ -75,7 +83,9 @@ class VectorRegretTermination(VectorWrapper):
         self.fail_reward = float(fail_reward)
         self.signals = signals
         self.detector = FailureDetector(
-            env.num_envs, statistics, beta, smoothing, value_floor, clip, delta, enabled, rule
+            env.num_envs,
+            DetectorSettings(rule, smoothing, value_floor, clip, delta),
+            DetectorState(statistics or RegretStatistics(), beta, enabled),
         )
         if signals is None:
             self.single_action_space = spaces.Dict(
@@ -91,13 +101,14 @@ class VectorRegretTermination(VectorWrapper):
         # Signals of the running episodes, for render(): (column, slot, step).
         self._history = np.zeros((len(_COLUMNS), env.num_envs, env.mdp.max_new_tokens), np.float32)
         self._steps = np.zeros(env.num_envs, np.int64)
+        self._marks = np.full(env.num_envs, -1)
 
     def configure(self, statistics: RegretStatistics, beta: float, enabled: bool) -> None:
         """Takes a new batch's statistics, tolerance and warm-up flag.
 
         Call it between episodes: a decision may not see the future.
         """
-        self.detector.configure(statistics, beta, enabled)
+        self.detector.configure(DetectorState(statistics, beta, enabled))
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -129,12 +140,13 @@ class VectorRegretTermination(VectorWrapper):
             self._clear(np.flatnonzero(~running))
         verdict = self.detector.update(regrets, values, slots)
         columns = np.zeros((len(_COLUMNS), self.num_envs), np.float32)
-        columns[:, slots] = regrets, values, verdict.z, verdict.threshold
+        columns[:, slots] = regrets, values, verdict.score, verdict.threshold
         self._history[:, slots, self._steps[slots]] = columns[:, slots]
-        self._steps[slots] += 1
 
         over = terminations | truncations
-        stopped = slots[verdict.stop & ~over[slots]]
+        fired, self._marks[slots] = decide(verdict.stop, over[slots], self._steps[slots], self._marks[slots])
+        self._steps[slots] += 1
+        stopped = slots[fired]
         rewards[stopped] = self.fail_reward
         terminations[stopped] = True
         if self.env.autoreset_mode is AutoresetMode.SAME_STEP:
@@ -174,7 +186,8 @@ class VectorRegretTermination(VectorWrapper):
         if self._steps[slot] == len(trajectory):
             columns = self._history[:, slot, : len(trajectory)].copy()
             trajectory.regrets, trajectory.values, trajectory.z, trajectory.thresholds = columns
-        if trajectory.stop_reason is StopReason.REGRET:
+            trajectory.mark = int(self._marks[slot])
+        elif trajectory.stop_reason is StopReason.REGRET:  # played as a whole: the caller's engine has stopped it
             trajectory.mark = len(trajectory) - 1
         return trajectory
 
@@ -192,6 +205,7 @@ class VectorRegretTermination(VectorWrapper):
     def _clear(self, slots: NDArray[np.integer]) -> None:
         self.detector.reset(slots, self._draws.draw(slots))
         self._steps[slots] = 0
+        self._marks[slots] = -1
 
     def _same_step(
         self,

@@ -31,8 +31,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qw
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.rollout.embedded.engine import TorchEngine
 from espo_algo.rollout.embedded.slots import ResponseSlots
-from espo_algo.rollout.engine import GenerationRequest, RegretState
+from espo_algo.rollout.engine import EngineSettings, GenerationRequest
 from espo_algo.rollout.sampling import draw
+from espo_env.early_stopping import DetectorState
 
 MODELS: dict[str, PretrainedConfig] = {
     "llama-0.8M": LlamaConfig(
@@ -59,20 +60,20 @@ MAX_LENGTH = 320
 class SlotsWithoutDetection(ResponseSlots):
     """Writes tokens and log-probabilities only: what any PPO sampler has to do."""
 
-    def write(self, drawn):
+    def write(self, tokens, logprobs):
         positions = self.positions
         rows = self._rows[: len(positions)]
-        self._trace[0, rows, positions] = drawn.logprobs
-        self._tokens[rows, positions] = drawn.tokens.int()
-        self.inputs.copy_(drawn.tokens)
+        self._trace[0, rows, positions] = logprobs
+        self._tokens[rows, positions] = tokens.int()
+        self.inputs.copy_(tokens)
         positions += 1
 
 
 class EngineWithoutDetection(TorchEngine):
     """The same loop without value and detector."""
 
-    def __init__(self, model, **options):
-        super().__init__(model, **options)
+    def __init__(self, model, settings):
+        super().__init__(model, settings)
         self._slots = SlotsWithoutDetection(self.num_slots, self.max_length, model.policy.device)
 
     @torch.no_grad()
@@ -81,7 +82,7 @@ class EngineWithoutDetection(TorchEngine):
         if not self._num_live:
             return []
         drawn = draw(self._forward()[0], self._slots.uniforms, self._sampling)
-        self._slots.write(drawn)
+        self._slots.write(drawn.tokens, drawn.logprobs)
         return self._finish((drawn.tokens == self._eos_token_id).long())
 
 
@@ -163,8 +164,8 @@ def engine_run(kind, policy, requests, slots=32, module=LanguageModelWithCritic)
     model = module(policy)
     torch.nn.init.normal_(model.value_head.weight, std=0.02)
     model.to(policy.device)
-    engine = kind(model, num_slots=slots, max_length=MAX_LENGTH, eos_token_id=None)
-    engine.set_regret_state(RegretState(beta=1e9))  # decides at every step, and never to stop
+    engine = kind(model, EngineSettings(slots, max_length=MAX_LENGTH, eos_token_id=None))
+    engine.set_detector_state(DetectorState(beta=1e9))  # decides at every step, and never to stop
 
     def run() -> None:
         engine.submit(requests)

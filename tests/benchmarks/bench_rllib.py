@@ -34,7 +34,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from espo_algo import ESPOConfig, TokenEpisode
 from espo_algo.learning.batching import WholeEpisodeTrainingData
 from espo_algo.learning.rl_module import LanguageModelRLModule
-from espo_algo.weight_sync.packing import broadcast_weights
+from espo_algo.weight_sync.object_store import broadcast_weights
 from espo_env.tasks import ArithmeticTask
 from espo_env.types import StopReason
 
@@ -102,11 +102,11 @@ def bench_sync(folder: Path, size: str) -> None:
     times: dict[str, list[float]] = {"ours": [], "stock": []}
     for _ in range(3):
         start = time.perf_counter()
-        broadcast_weights(ours.learner_group, ours.env_runner_group, timeout_seconds=600)
+        broadcast_weights(ours.learner_group, ours.env_runner_group, timeout=600)
         times["ours"].append(time.perf_counter() - start)
         start = time.perf_counter()
         stock.env_runner_group.sync_weights(
-            from_worker_or_learner_group=stock.learner_group, timeout_seconds=600, inference_only=True
+            from_worker_or_learner_group=stock.learner_group, timeout=600, inference_only=True
         )
         times["stock"].append(time.perf_counter() - start)
     ours.stop()
@@ -162,7 +162,8 @@ def one_update(size: str) -> None:
     for _ in range(16):
         prompt, response = (rng.integers(1, 10, n).astype(np.int32) for n in (8, 504))
         column = np.full(504, -1.0, np.float32)
-        episodes.append(TokenEpisode(prompt, response, StopReason.EOS, float(rng.random() < 0.5), logprobs=column))
+        reward, group = float(rng.random() < 0.5), len(episodes)
+        episodes.append(TokenEpisode(prompt, response, StopReason.EOS, reward, logprobs=column, group=group))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     start = time.perf_counter()
     learner.update(training_data=WholeEpisodeTrainingData(episodes=episodes), minibatch_size=16, num_epochs=1)

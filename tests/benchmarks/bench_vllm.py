@@ -36,10 +36,10 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from espo_algo.learning.model import LanguageModelWithCritic
-from espo_algo.rollout.engine import GenerationRequest, RegretState
-from espo_algo.rollout.sampling import request_noise
+from espo_algo.rollout.engine import EngineSettings, GenerationRequest
+from espo_algo.rollout.noise import request_noise
 from espo_algo.rollout.vllm.engine import VLLMEngine
-from espo_env.early_stopping import RegretStatistics, register_stop_rule
+from espo_env.early_stopping import DetectorSettings, DetectorState, register_stop_rule
 
 MODELS = {
     "qwen2-3M": {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 4, "num_attention_heads": 6},
@@ -92,7 +92,7 @@ def make_requests(count: int, length: int) -> list[GenerationRequest]:
 
 
 def early_stopping(engine: VLLMEngine, requests: list[GenerationRequest], stop: bool) -> int:
-    engine.set_regret_state(RegretState(RegretStatistics(), beta=requests[0].max_new_tokens / 2 - 1, enabled=stop))
+    engine.set_detector_state(DetectorState(beta=requests[0].max_new_tokens / 2 - 1, enabled=stop))
     engine.submit(requests)
     written = 0
     while engine.num_unfinished:
@@ -155,9 +155,8 @@ def main() -> None:
     max_length = 16 + arguments.length
     # Two engines side by side have to share a GPU's memory.
     memory = {"gpu_memory_utilization": 0.4} if torch.cuda.is_available() else {"kv_cache_memory_bytes": CACHE}
-    engine = VLLMEngine(
-        model, num_slots=arguments.slots, max_length=max_length, eos_token_id=END, rule="halfway", options=memory
-    )
+    detector = DetectorSettings(rule="halfway")
+    engine = VLLMEngine(model, EngineSettings(arguments.slots, max_length, END, detector, options=memory))
     vllm.LLMEngine.from_engine_args = plain_start
     started, started_cpu = time.perf_counter() - start, time.process_time() - cpu
     start = time.perf_counter()

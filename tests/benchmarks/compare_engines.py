@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from espo_algo import ESPO
 from espo_algo.evaluation import evaluate_policy
 from espo_algo.evaluation.report import format_table, iteration_record
-from espo_algo.weight_sync.packing import first_result
-from examples.quickstart import build_config, for_evaluation
+from espo_algo.experiments.comparison import for_evaluation
+from espo_algo.experiments.config import build_config
 
 COLUMNS = ("first", "last", "stop rate", "tokens", "evaluation", "missing", "mismatch", "seconds")
 
@@ -52,8 +52,7 @@ def train(engine: str, seed: int, iterations: int, problems: int, kill_at: int |
         results.append(algo.train())
         records.append(iteration_record(results[-1]))
     seconds = time.perf_counter() - start
-    module = first_result(algo.learner_group.foreach_learner(lambda learner: learner.language_module))
-    measured = evaluate_policy(for_evaluation(config), module.model, num_problems=problems, stops="off")
+    measured = evaluate_policy(for_evaluation(config), algo.policy().model, num_problems=problems, stops="off")
     algo.stop()
     return [
         statistics.mean(record["accuracy"] for record in records[:5]),

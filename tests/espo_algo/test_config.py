@@ -11,7 +11,9 @@ import pytest
 from ray.rllib.algorithms.ppo.ppo import PPOConfig
 
 from espo_algo import ESPO, ESPOConfig
-from espo_algo.rollout.env_runner import ESPOEnvRunner, make_vector_env
+from espo_algo.rollout.engines import get_engine
+from espo_algo.rollout.env_runner import ESPOEnvRunner
+from espo_algo.rollout.environment import make_vector_env
 
 OWN_KEYS = set(vars(ESPOConfig())) - set(vars(PPOConfig()))
 SECTIONS = ("language_model", "generation", "early_stopping", "training", "fault_tolerance")
@@ -128,18 +130,17 @@ def test_every_key_is_read_by_what_is_built_and_run(config: ESPOConfig) -> None:
         algo.stop()
     finally:
         RecordingConfig.recording = False
-    # What is for vLLM alone has the next test to itself.
-    assert (OWN_KEYS | {"read_by_nobody"}) - RecordingConfig.reads == {"read_by_nobody", "engine_options"}
+    assert (OWN_KEYS | {"read_by_nobody"}) - RecordingConfig.reads == {"read_by_nobody"}
 
 
 def test_vllm_is_given_its_options(config: ESPOConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     mdp = config.check_task()
-    monkeypatch.setattr("espo_algo.rollout.vllm.engine.VLLMEngine", lambda model, **options: options)
+    monkeypatch.setattr("espo_algo.rollout.vllm.engine.VLLMEngine", lambda model, settings: settings)
     config.generation(engine="vllm", engine_options={"enforce_eager": True}).env_runners(num_env_runners=1)
     config.validate()
-    options = config.build_engine(None, mdp)
-    assert options["options"] == {"enforce_eager": True}
-    assert (options["num_slots"], options["rule"]) == (4, "regret_value")
+    settings = get_engine(config.engine).build(None, config.engine_settings(mdp))
+    assert settings.options == {"enforce_eager": True}
+    assert (settings.num_slots, settings.detector.rule) == (4, "regret_value")
 
 
 CHANGES: dict[str, tuple[Any, Callable[[ESPOConfig], Any]]] = {
@@ -152,25 +153,25 @@ CHANGES: dict[str, tuple[Any, Callable[[ESPOConfig], Any]]] = {
     "top_p": (0.5, lambda c: c.sampling.top_p),
     "top_k": (3, lambda c: c.sampling.top_k),
     "greedy": (True, lambda c: c.sampling.greedy),
-    "rule": ("never", lambda c: c.detector_options["rule"]),
+    "rule": ("never", lambda c: c.detector_settings.rule),
     "fail_reward": (-0.5, lambda c: make_vector_env(c).fail_reward),
-    "beta": (3.0, lambda c: c.regret_control.controller.beta),
-    "beta_bounds": ((1.0, 9.0), lambda c: c.regret_control.controller.bounds),
-    "target_stop_rate": (0.1, lambda c: c.regret_control.controller.target),
-    "tolerance_rate": (0.3, lambda c: c.regret_control.controller.rate),
-    "tolerance_update": ("multiplicative", lambda c: c.regret_control.controller.update),
-    "smoothing": (0.5, lambda c: c.detector_options["smoothing"]),
-    "value_floor": (0.1, lambda c: c.detector_options["value_floor"]),
-    "regret_clip": (3.0, lambda c: c.detector_options["clip"]),
-    "regret_delta": (0.1, lambda c: c.detector_options["delta"]),
-    "statistics_momentum": (0.5, lambda c: c.regret_control.statistics.momentum),
-    "statistics_start": ("zero_one", lambda c: c.regret_control.start),
-    "warmup_loss_threshold": (0.1, lambda c: c.regret_control.warmup.loss_threshold),
-    "warmup_patience": (5, lambda c: c.regret_control.warmup.patience),
-    "warmup_change_threshold": (0.2, lambda c: c.regret_control.warmup.change_threshold),
-    "warmup_max_fraction": (0.3, lambda c: c.regret_control.warmup.max_fraction),
-    "warmup_min_explained_variance": (0.2, lambda c: c.regret_control.warmup.min_explained_variance),
-    "planned_iterations": (30, lambda c: c.regret_control.warmup.total_steps),
+    "beta": (3.0, lambda c: c.early_stopping_state.tolerance.beta),
+    "beta_bounds": ((1.0, 9.0), lambda c: c.early_stopping_state.tolerance.bounds),
+    "target_stop_rate": (0.1, lambda c: c.early_stopping_state.tolerance.target),
+    "tolerance_rate": (0.3, lambda c: c.early_stopping_state.tolerance.rate),
+    "tolerance_update": ("multiplicative", lambda c: c.early_stopping_state.tolerance.update),
+    "smoothing": (0.5, lambda c: c.detector_settings.smoothing),
+    "value_floor": (0.1, lambda c: c.detector_settings.value_floor),
+    "regret_clip": (3.0, lambda c: c.detector_settings.clip),
+    "regret_delta": (0.1, lambda c: c.detector_settings.delta),
+    "statistics_momentum": (0.5, lambda c: c.early_stopping_state.statistics.momentum),
+    "statistics_start": ("zero_one", lambda c: c.early_stopping_state.start),
+    "warmup_loss_threshold": (0.1, lambda c: c.early_stopping_state.warmup.loss_threshold),
+    "warmup_patience": (5, lambda c: c.early_stopping_state.warmup.patience),
+    "warmup_change_threshold": (0.2, lambda c: c.early_stopping_state.warmup.change_threshold),
+    "warmup_max_fraction": (0.3, lambda c: c.early_stopping_state.warmup.max_fraction),
+    "warmup_min_explained_variance": (0.2, lambda c: c.early_stopping_state.warmup.min_explained_variance),
+    "planned_iterations": (30, lambda c: c.early_stopping_state.warmup.total_steps),
 }
 
 
@@ -184,26 +185,36 @@ def test_a_key_reaches_what_it_is_for(config: ESPOConfig, argument: str) -> None
 
 
 def test_auto_beta_calibrates_from_a_tolerance_within_the_bounds(config: ESPOConfig) -> None:
-    assert not config.regret_control.calibrate
-    control = config.early_stopping(beta="auto", beta_bounds=(0.1, 2.0)).regret_control
-    assert control.calibrate
-    assert control.controller.beta == 2.0
+    assert not config.early_stopping_state.calibrate
+    state = config.early_stopping(beta="auto", beta_bounds=(0.1, 2.0)).early_stopping_state
+    assert state.calibrate
+    assert state.tolerance.beta == 2.0
 
 
 @pytest.mark.parametrize(("stops", "rule"), [("off", "never"), ("mark", "regret_only"), ("stop", "regret_only")])
 def test_stops_can_be_off_in_evaluation(config: ESPOConfig, stops: str, rule: str) -> None:
     config.early_stopping(rule="regret_only", stops_in_evaluation=stops)
-    assert config.detector_options["rule"] == "regret_only"
+    assert config.detector_settings.rule == "regret_only"
     config.in_evaluation = True
-    assert config.detector_options["rule"] == rule
+    assert config.detector_settings.rule == rule
 
 
 def test_evaluation_measures_on_the_other_split(config: ESPOConfig) -> None:
     assert make_vector_env(config).unwrapped.mdp.split == "train"
     config.in_evaluation = True
     assert make_vector_env(config).unwrapped.mdp.split == "eval"
+    # Training's own split decides nothing here.
     config.environment(env_config={"split": "train"})
-    assert make_vector_env(config).unwrapped.mdp.split == "train"
+    assert make_vector_env(config).unwrapped.mdp.split == "eval"
+
+
+def test_evaluation_can_be_told_its_split(config: ESPOConfig) -> None:
+    config.environment(env_config={"split": "train"})
+    evaluated = config.get_evaluation_config_object()
+    assert make_vector_env(evaluated).unwrapped.mdp.split == "eval"
+    config.evaluation(evaluation_config={"env_config": {"split": "train"}})
+    evaluated = config.get_evaluation_config_object()
+    assert make_vector_env(evaluated).unwrapped.mdp.split == "train"
 
 
 # --- what is wrong is said before anything starts -------------------------------------------------------------------
@@ -219,8 +230,12 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("language_model", {"model": "/no/such/folder"}, r"a config.json, got '/no/such/folder'"),
     ("language_model", {"model": "./folder"}, r"a config.json, got './folder'"),
     ("language_model", {"model": None}, r"language_model\(model=folder or hub name\), got None"),
-    ("generation", {"engine": "abacus"}, r"engine\) out of \['torch'.*\], got 'abacus'"),
-    ("generation", {"engine_options": {"seed": 1}}, r"engine_options\) with engine='vllm' only, got {'seed': 1}"),
+    ("generation", {"engine": "abacus"}, r"engine\): expected an engine out of \['torch'.*\], .* got 'abacus'"),
+    (
+        "generation",
+        {"engine_options": {"seed": 1}},
+        r"engine_options\) .* that takes options, got {'seed': 1} .*='torch'",
+    ),
     ("generation", {"engine": "vllm"}, r"env_runners\(num_env_runners\) >= 1 with engine='vllm', .*, got 0"),
     ("generation", {"max_new_tokens": 0}, r"max_new_tokens\) >= 1, got 0"),
     ("generation", {"rollouts_per_prompt": 3}, r"rollouts_per_prompt=3\) divides, got 8"),
@@ -228,7 +243,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("generation", {"top_p": 0.9}, r"top_p 1, .* in training .*, got 0.9, 0 and False"),
     ("generation", {"top_k": 5}, r"top_k 0 .* in training .*, got 1.0, 5 and False"),
     ("generation", {"greedy": True}, r"greedy False in training .*, got 1.0, 0 and True"),
-    ("early_stopping", {"rule": "vibes"}, r"\['never', .*'value_only'\], got 'vibes'"),
+    ("early_stopping", {"rule": "vibes"}, r"\['never', .*'value_only'\], .* got 'vibes'"),
     ("early_stopping", {"target_stop_rate": 1.5}, r"in \[0, 1\], got 1.5"),
     ("early_stopping", {"target_stop_rate": -0.1}, r"in \[0, 1\], got -0.1"),
     ("early_stopping", {"beta": 60.0}, r"beta within bounds \(0.05, 50.0\), got 60.0"),

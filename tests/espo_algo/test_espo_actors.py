@@ -10,7 +10,7 @@ from coin_fixtures import assert_same, coin_config, coin_model, weights  # noqa:
 from ray import tune
 
 from espo_algo import ESPO, ESPOConfig
-from espo_algo.weight_sync.packing import broadcast_weights
+from espo_algo.weight_sync.object_store import broadcast_weights
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -63,9 +63,9 @@ def test_every_runner_has_the_learners_weights_and_regret_state(two_runners):
 def test_a_sync_that_does_not_arrive_is_an_error(two_runners):
     algo, _ = two_runners
     algo.env_runner_group._worker_manager._actors[1].apply.remote(lambda runner: time.sleep(3))
-    with pytest.raises(RuntimeError, match=r"expected new weights to reach runners \[1, 2\] within 0.5 s.* \[1\]"):
-        broadcast_weights(algo.learner_group, algo.env_runner_group, timeout_seconds=0.5)
-    broadcast_weights(algo.learner_group, algo.env_runner_group, timeout_seconds=60)
+    with pytest.raises(RuntimeError, match=r"expected an answer of runners \[1, 2\] within 0.5 s.* \[1\]"):
+        broadcast_weights(algo.learner_group, algo.env_runner_group, timeout=0.5)
+    broadcast_weights(algo.learner_group, algo.env_runner_group, timeout=60)
 
 
 def test_a_killed_runner_does_not_end_training(two_runners):

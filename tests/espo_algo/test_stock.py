@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 from coin_fixtures import coin_model  # noqa: F401 (a fixture)
+from flat import make_detector
 from ray.rllib.algorithms.appo import APPOConfig
 from ray.rllib.algorithms.dqn import DQNConfig
 from ray.rllib.algorithms.ppo import PPOConfig
 
 from espo_algo import ESPOConfig
 from espo_algo.stock import configure_stock
-from espo_env.early_stopping import FailureDetector, RegretStatistics, step_regret
+from espo_env.early_stopping import RegretStatistics, step_regret
 from espo_env.types import StopReason
 
 ENV = "espo_env/TokenGeneration-v0"
@@ -53,7 +54,7 @@ def test_the_wrapper_is_given_the_policys_own_signals(make):
         with torch.no_grad():
             out = module.forward_inference(batch)
         regrets = step_regret(out["action_dist_inputs"], torch.from_numpy(episode.get_actions())).numpy()
-        detector, infos = FailureDetector(1, **DETECTOR), episode.get_infos(slice(1, None))
+        detector, infos = make_detector(1, **DETECTOR), episode.get_infos(slice(1, None))
         np.testing.assert_allclose([info["regret"] for info in infos], regrets, atol=1e-5)
         np.testing.assert_allclose([info["value"] for info in infos], out["vf_preds"].numpy(), atol=1e-5)
         fired = [

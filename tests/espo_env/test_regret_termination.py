@@ -5,6 +5,7 @@ import pickle
 import gymnasium as gym
 import numpy as np
 import pytest
+from flat import make_detector
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
@@ -23,7 +24,7 @@ from espo_env import (
     TokenGenerationVectorEnv,
     VectorRegretTermination,
 )
-from espo_env.early_stopping import STOP_RULES, FailureDetector
+from espo_env.early_stopping import STOP_RULES
 
 EOS = 0
 A, B, C, X = 1, 2, 3, 4
@@ -220,8 +221,8 @@ class TestStack:
         inner = again.env
         assert isinstance(inner, RegretTermination)
         assert inner.fail_reward == -0.5
-        assert inner.detector.statistics == RegretStatistics(0.1, 0.2)
-        assert (inner.detector.beta, inner.detector.rule, inner.signals) == (0.3, "regret_only", signals)
+        assert inner.detector.state.statistics == RegretStatistics(0.1, 0.2)
+        assert (inner.detector.state.beta, inner.detector.settings.rule, inner.signals) == (0.3, "regret_only", signals)
         assert again.unwrapped.task.max_terms == 3
         assert again.spec == env.spec
 
@@ -356,7 +357,7 @@ def test_vector_wrapper_equals_wrapper_equals_plain_detector(mode, rule, seed):
         autoreset_mode=mode,
     )
     assert vector.action_space == sync.action_space
-    detectors = [FailureDetector(1, wrapper["statistics"], beta, rule=rule) for _ in range(num_envs)]
+    detectors = [make_detector(1, wrapper["statistics"], beta, rule=rule) for _ in range(num_envs)]
     same(vector.reset(seed=seed), sync.reset(seed=seed))
     fresh = np.ones(num_envs, bool)
     for _ in range(25):
@@ -377,7 +378,7 @@ def test_vector_wrapper_equals_wrapper_equals_plain_detector(mode, rule, seed):
                 detectors[slot].reset()
             verdict = detectors[slot].update(actions["regret"][[slot]], actions["value"][[slot]])
             if rule != "random":
-                assert verdict.z[0] == z[slot]
+                assert verdict.score[0] == z[slot]
                 stopped = got[1][slot] == -1.0
                 # Unless a stop was due on a step that ended by itself.
                 natural = actions["token"][slot] == EOS or got[3][slot]

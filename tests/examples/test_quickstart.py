@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from espo_algo.experiments.config import build_config
+from espo_algo.experiments.starts import make_start
+
 SCRIPT = Path(__file__).parents[2] / "examples" / "quickstart.py"
 
 
@@ -30,7 +33,7 @@ def run(*arguments):
 def test_trains_measures_and_reports(tmp_path, task, rule, names):
     if task.startswith("reasoning_gym"):
         pytest.importorskip("reasoning_gym")
-    small = ("--iterations", 2, "--problems", 32, "--warmup-steps", 3, "--output", tmp_path)
+    small = ("--iterations", 2, "--problems", 32, "--sft-steps", 3, "--output", tmp_path)
     done = run("--task", task, "--rule", rule, *small)
     assert done.returncode == 0, done.stderr
     runs = json.loads((tmp_path / "results.json").read_text("utf-8"))["runs"]
@@ -54,15 +57,14 @@ def test_trains_measures_and_reports(tmp_path, task, rule, names):
 
 
 def test_start_is_made_once_for_a_setting(tmp_path):
-    quickstart = _load()
-    folder = quickstart.make_start("walk", tmp_path, warmup_steps=2)
+    folder = make_start("walk", tmp_path, sft_steps=2)
     weights = folder / "model.safetensors"
     made = weights.stat().st_mtime_ns
-    assert quickstart.make_start("walk", tmp_path, warmup_steps=2) == folder
+    assert make_start("walk", tmp_path, sft_steps=2) == folder
     assert weights.stat().st_mtime_ns == made
-    quickstart.make_start("walk", tmp_path, warmup_steps=3)
+    make_start("walk", tmp_path, sft_steps=3)
     assert weights.stat().st_mtime_ns > made
-    assert [p["step"] for p in json.loads((folder / "warmup.json").read_text("utf-8"))["points"]] == [3]
+    assert [p["step"] for p in json.loads((folder / "sft.json").read_text("utf-8"))["points"]] == [3]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def test_start_is_made_once_for_a_setting(tmp_path):
         (["--task", "reasoning_gym:countdown"], "can be scored safely"),
         (["--rule", "sometimes"], "invalid choice: 'sometimes'"),
         (["--iterations", "0"], "expected --iterations of at least 1, got 0"),
-        (["--warmup-steps", "0"], "expected --warmup-steps of at least 1, got 0"),
+        (["--sft-steps", "0"], "expected --sft-steps of at least 1, got 0"),
         (["--model", "no/such/folder"], "expected --model with a config.json in it, got 'no/such/folder'"),
     ],
 )
@@ -85,7 +87,7 @@ def test_bad_flags_are_explained(arguments, message, capsys):
 
 
 def test_build_config_is_a_config_to_start_from(tmp_path):
-    config = _load().build_config(task="walk", rule="random", seed=3, iterations=7, output=tmp_path, warmup_steps=1)
+    config = build_config(task="walk", rule="random", seed=3, iterations=7, output=tmp_path, sft_steps=1)
     config.validate()
     assert (config.rule, config.seed, config.planned_iterations) == ("random", 3, 7)
     assert config.check_task().max_new_tokens == config.max_new_tokens

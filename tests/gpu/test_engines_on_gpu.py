@@ -28,6 +28,7 @@ from engine_checks import (
     train_a_little,
     worst_differences,
 )
+from flat import engine_settings
 
 from espo_algo.rollout.embedded.engine import TorchEngine
 from espo_algo.rollout.vllm.engine import VLLMEngine
@@ -61,11 +62,12 @@ def test_vllm_is_a_plain_loop_over_transformers_before_and_after_weight_syncs(na
 def vllm_parity(name: str, critic: str) -> None:
     model = make_model(name, critic, tied=name == "qwen2")
     options = {"gpu_memory_utilization": 0.3, "enable_sleep_mode": True}
-    engine = VLLMEngine(model, num_slots=16, options=options, **OPTIONS)
-    engine.set_regret_state(STATE)
+    engine = VLLMEngine(model, engine_settings(num_slots=16, options=options, **OPTIONS))
+    engine.set_detector_state(STATE)
     requests = make_requests(500)
     for version in range(4):
         episodes = run(engine, requests)
+        engine.rest()
         free = torch.cuda.mem_get_info()[0]
         engine.submit(requests[:1])
         awake = torch.cuda.mem_get_info()[0]
@@ -82,8 +84,8 @@ def vllm_parity(name: str, critic: str) -> None:
 @pytest.mark.parametrize("critic", ["shared", "separate"])
 def test_the_embedded_engine_is_a_plain_loop_over_transformers(critic):
     model = make_model("qwen2", critic, tied=True).cuda()
-    engine = TorchEngine(model, num_slots=16, **OPTIONS)
-    engine.set_regret_state(STATE)
+    engine = TorchEngine(model, engine_settings(num_slots=16, **OPTIONS))
+    engine.set_detector_state(STATE)
     requests = make_requests(200)
     worst = worst_differences(model, requests, run(engine, requests))
     print(f"embedded engine, {critic} critic: {worst}")

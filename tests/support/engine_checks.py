@@ -13,16 +13,16 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Co
 
 from espo_algo.episodes import TokenEpisode
 from espo_algo.learning.model import LanguageModelWithCritic
-from espo_algo.rollout.engine import Engine, GenerationRequest, RegretState, SamplingSettings
-from espo_algo.rollout.sampling import request_noise
-from espo_algo.rollout.vllm.start import check_vllm
-from espo_env.early_stopping import RegretStatistics
-from espo_env.types import StopReason
+from espo_algo.rollout.engine import Engine, GenerationRequest, SamplingSettings
+from espo_algo.rollout.noise import request_noise
+from espo_algo.rollout.vllm.support import check_vllm
+from espo_env.early_stopping import DetectorState, RegretStatistics
+from espo_env.types import TRACE_COLUMNS, StopReason
 
 VOCABULARY, PADDED, END, CONTEXT = 19, 24, 0, 128
 CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
 # Fires now and then on these random models, whose regrets have a mean around 2 nats.
-STATE = RegretState(RegretStatistics(mean=2.0, var=4.0), beta=0.8)
+STATE = DetectorState(RegretStatistics(mean=2.0, var=4.0), beta=0.8)
 DETECTOR = {"smoothing": 0.6, "value_floor": 0.1, "clip": 2.0, "delta": 1e-3}
 SAMPLING = SamplingSettings(temperature=1.2)
 
@@ -100,7 +100,7 @@ def differences(
     request: GenerationRequest,
     episode: TokenEpisode,
     sampling: SamplingSettings = SAMPLING,
-    state: RegretState = STATE,
+    state: DetectorState = STATE,
 ) -> dict[str, float]:
     """Goes through a response token by token, in float64, the algorithm's formulas as they stand.
 
@@ -136,11 +136,10 @@ def differences(
             reason = None if request.mark_only else StopReason.REGRET
     assert episode.stop_reason is reason
     assert episode.mark == mark
-    found = (episode.logprobs, episode.regrets, episode.values, episode.z, episode.thresholds)
-    names = ("logprobs", "regrets", "values", "z", "thresholds")
+    found = [getattr(episode, name) for name in TRACE_COLUMNS]
     return {
         name: float(np.abs(column - expected).max())
-        for name, column, expected in zip(names, found, np.array(columns).T, strict=True)
+        for name, column, expected in zip(TRACE_COLUMNS, found, np.array(columns).T, strict=True)
     }
 
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from coin_task import CoinTask
 
-__all__ = ["CoinTask"]
+from espo_algo.rollout.engines import ENGINES
+
+__all__ = ["ENGINE", "CoinTask"]
+
+ENGINE = replace(ENGINES["vllm"], weight_transfers=("file",))
 
 with contextlib.suppress(ImportError):
     from safetensors.torch import load_file, save_file
@@ -27,7 +31,7 @@ with contextlib.suppress(ImportError):
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory, WeightTransferTrainerFactory
     from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-    from espo_algo.weight_sync.vllm_transfer import SENDERS
+    from espo_algo.weight_sync.vllm_transfer import BACKENDS, Backend
 
     @dataclass
     class FileInit(WeightTransferInitInfo):
@@ -88,4 +92,8 @@ with contextlib.suppress(ImportError):
 
     WeightTransferEngineFactory.register_engine("file", FileReceiver)
     WeightTransferTrainerFactory.register_engine("file", FileSender)
-    SENDERS["file"] = lambda rank, num_workers: FileTrainerInit(rank=rank)
+
+    def open_file(client, source, rank, num_workers, timeout):
+        return WeightTransferTrainerFactory.trainer_init(FileTrainerInit(rank=rank), client=client, source=source)
+
+    BACKENDS["file"] = Backend(open_file, collective=False)

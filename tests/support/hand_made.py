@@ -18,7 +18,7 @@ from espo_algo.learning.rl_module import LanguageModelRLModule
 from espo_env.grading import Grade
 from espo_env.tasks import Problem, Split, Task
 from espo_env.tokenizer import Tokenizer
-from espo_env.types import StopReason
+from espo_env.types import TRACE_COLUMNS, StopReason
 
 VOCABULARY = 17
 """Tokens of the arithmetic task, end of sequence (0) included."""
@@ -28,11 +28,7 @@ def make_episode(
     response: Sequence[int], reason: StopReason = StopReason.EOS, prompt: Sequence[int] = (3, 11, 4), **fields: Any
 ) -> TokenEpisode:
     """An episode; columns may be given as lists."""
-    columns = {
-        name: np.asarray(fields.pop(name), np.float32)
-        for name in ("logprobs", "regrets", "values", "z", "thresholds")
-        if name in fields
-    }
+    columns = {name: np.asarray(fields.pop(name), np.float32) for name in TRACE_COLUMNS if name in fields}
     return TokenEpisode(np.array(prompt, np.int32), np.array(response, np.int32), reason, **columns, **fields)
 
 
@@ -50,6 +46,7 @@ def random_episodes(lengths: Sequence[int], seed: int = 0) -> list[TokenEpisode]
             regrets=rng.exponential(size=length),
             values=rng.normal(size=length),
             request_id=i,
+            group=i,
         )
         for i, length in enumerate(lengths)
     ]

@@ -24,9 +24,9 @@ from espo_algo.episodes import TokenEpisode
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.rollout.embedded.kv_cache import SlotCache
 from espo_algo.rollout.embedded.slots import ResponseSlots
-from espo_algo.rollout.engine import GenerationRequest, RegretState, SamplingSettings
-from espo_algo.rollout.sampling import draw
-from espo_env.early_stopping import DEFAULT_CLIP, DEFAULT_DELTA, FailureDetector
+from espo_algo.rollout.engine import EngineSettings, GenerationRequest, SamplingSettings
+from espo_algo.rollout.sampling import draw, trace
+from espo_env.early_stopping import DetectorState, FailureDetector
 from espo_env.types import StopReason
 
 __all__ = ["TorchEngine"]
@@ -46,50 +46,25 @@ class TorchEngine:
 
     Args:
         model: Policy and critic; dropout must be zero.
-        num_slots: How many responses are written at the same time.
-        max_length: Most tokens of a prompt and its response; cut to the model's context. Sets the cache's size.
-        eos_token_id: The end-of-sequence token; None where responses end at their horizon only.
-        rule: Stop rule, see :mod:`espo_env.early_stopping.rules`.
-        smoothing: See :class:`~espo_env.early_stopping.FailureDetector`, as the next three.
-        value_floor: ``eps`` of the value gate.
-        clip: Bound of the normalised regret.
-        delta: Added to the variance.
-        sampling: How tokens are drawn at first.
+        settings: The whole model is in this process, so it takes one worker, no weight transfer and no options.
 
     Raises:
-        ValueError: If an argument is out of range, the architecture's state is not plain keys and values, a sliding
+        ValueError: If a setting is out of range, the architecture's state is not plain keys and values, a sliding
             window is shorter than ``max_length``, or decoding through the cache does not give the model's logits.
     """
 
-    def __init__(
-        self,
-        model: LanguageModelWithCritic,
-        *,
-        num_slots: int,
-        max_length: int,
-        eos_token_id: int | None,
-        rule: str = "regret_value",
-        smoothing: float = 0.9,
-        value_floor: float = 0.2,
-        clip: float = DEFAULT_CLIP,
-        delta: float = DEFAULT_DELTA,
-        sampling: SamplingSettings | None = None,
-    ) -> None:
+    def __init__(self, model: LanguageModelWithCritic, settings: EngineSettings) -> None:
         config = model.config
-        if eos_token_id is not None and not 0 <= eos_token_id < config.vocab_size:
-            raise ValueError(f"expected eos_token_id in [0, vocab_size={config.vocab_size}), got {eos_token_id}")
-        if max_length < 2:
-            raise ValueError(f"expected max_length >= 2 (a prompt token and a new one), got {max_length}")
+        if (settings.num_workers, settings.weight_transfer, dict(settings.options)) != (1, None, {}):
+            raise ValueError(f"expected one worker, no weight transfer and no options, got {settings}")
         if config._attn_implementation not in ("sdpa", "eager"):
             raise ValueError(f"expected attn_implementation 'sdpa' or 'eager', got {config._attn_implementation!r}")
-        self.num_slots = num_slots
-        self.max_length = min(max_length, getattr(config, "max_position_embeddings", None) or max_length)
+        self.max_length = settings.check(model)
+        self.num_slots = num_slots = settings.num_slots
         self._model = model
-        self._eos_token_id = -1 if eos_token_id is None else eos_token_id
-        self._sampling = sampling or SamplingSettings()
-        self._detector = FailureDetector(
-            num_slots, rule=rule, smoothing=smoothing, value_floor=value_floor, clip=clip, delta=delta
-        )
+        self._eos_token_id = -1 if settings.eos_token_id is None else settings.eos_token_id
+        self._sampling = settings.sampling
+        self._detector = FailureDetector(num_slots, settings.detector)
         self._weights_version = 0
         cached_trunks = 1 if model.critic_trunk is None else 2
         self._caches = [SlotCache(config, num_slots, self.max_length) for _ in range(cached_trunks)]
@@ -120,14 +95,14 @@ class TorchEngine:
         self._expect_idle("set_sampling")
         self._sampling = sampling
 
-    def set_regret_state(self, state: RegretState) -> None:
+    def set_detector_state(self, state: DetectorState) -> None:
         """What the detector runs with from now on.
 
         Raises:
             RuntimeError: If responses are unfinished.
         """
-        self._expect_idle("set_regret_state")
-        self._detector.configure(state.statistics, state.beta, state.enabled)
+        self._expect_idle("set_detector_state")
+        self._detector.configure(state)
 
     def weights_changed(self, version: int) -> None:
         """Stamps the episodes to come; the weights themselves are the module's.
@@ -157,7 +132,7 @@ class TorchEngine:
         logits, values = self._forward()
         drawn = draw(logits, self._slots.uniforms, self._sampling)
         verdict = self._detector.update(drawn.regrets, values, slice(0, self._num_live))
-        self._slots.write(drawn, values, verdict)
+        self._slots.write(drawn.tokens, trace(drawn, values, verdict))
         return self._finish((drawn.tokens == self._eos_token_id) * _END_TOKEN + verdict.stop * _FIRED)
 
     @torch.no_grad()
@@ -168,6 +143,9 @@ class TorchEngine:
         episodes += [self._empty_episode(request) for request in self._waiting]
         self._drop_all()
         return episodes
+
+    def rest(self) -> None:
+        """Nothing to do: the cache is kept for the next batch."""
 
     def shutdown(self) -> None:
         """Drops what is unfinished and frees the cache; a later step takes the memory again."""

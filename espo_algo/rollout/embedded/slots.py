@@ -17,9 +17,9 @@ from torch import Tensor
 
 from espo_algo.episodes import TokenEpisode
 from espo_algo.rollout.engine import GenerationRequest
-from espo_algo.rollout.sampling import Drawn, request_noise
-from espo_env.early_stopping import Verdict
-from espo_env.types import StopReason
+from espo_algo.rollout.noise import request_noise
+from espo_env.early_stopping import decide, stop_reason
+from espo_env.types import TRACE_COLUMNS, StopReason
 
 __all__ = ["ResponseSlots"]
 
@@ -43,9 +43,9 @@ class ResponseSlots:
         self._rows = torch.arange(num_slots, device=device)
         self._positions = torch.zeros(num_slots, dtype=torch.long, device=device)
         self._inputs = torch.zeros(num_slots, dtype=torch.long, device=device)
-        self._uniforms = torch.zeros(num_slots, max_length, device=device)
+        self._uniforms = torch.zeros(num_slots, max_length, dtype=torch.float64, device=device)
         self._tokens = torch.zeros(num_slots, max_length, dtype=torch.int32, device=device)
-        self._trace = torch.zeros(5, num_slots, max_length, device=device)
+        self._trace = torch.zeros(len(TRACE_COLUMNS), num_slots, max_length, device=device)
 
     @property
     def positions(self) -> Tensor:
@@ -73,7 +73,7 @@ class ResponseSlots:
         horizons = np.array([request.max_new_tokens for request in requests])
         marks_only = [request.mark_only for request in requests]
         self._host[:, slots] = [lengths, lengths, lengths + horizons, np.full_like(lengths, -1), marks_only]
-        uniforms = np.zeros((len(slots), (lengths + horizons).max() - 1), np.float32)
+        uniforms = np.zeros((len(slots), (lengths + horizons).max() - 1))
         draws = np.zeros(len(slots), np.float32)
         for row, request in enumerate(requests):
             noise, draws[row] = request_noise(request.seed, request.max_new_tokens)
@@ -92,14 +92,18 @@ class ResponseSlots:
             column[target] = column[source]
         self._trace[:, target] = self._trace[:, source]
 
-    def write(self, drawn: Drawn, values: Tensor, verdict: Verdict) -> None:
-        """Writes a token and its trace to every slot in use, on the device."""
+    def write(self, tokens: Tensor, trace: Tensor) -> None:
+        """Writes a token and its trace to every slot in use, on the device.
+
+        Args:
+            tokens: Shape (count,), int64.
+            trace: Shape (len(TRACE_COLUMNS), count).
+        """
         positions = self.positions
         rows = self._rows[: len(positions)]
-        columns = (drawn.logprobs, drawn.regrets, values, verdict.z, verdict.threshold)
-        self._trace[:, rows, positions] = torch.stack(columns)
-        self._tokens[rows, positions] = drawn.tokens.int()
-        self.inputs.copy_(drawn.tokens)
+        self._trace[:, rows, positions] = trace
+        self._tokens[rows, positions] = tokens.int()
+        self.inputs.copy_(tokens)
         positions += 1
 
     def judge(
@@ -109,7 +113,7 @@ class ResponseSlots:
 
         Args:
             at_end_token: Whether the token is the end-of-sequence token, shape (count,).
-            fired: Whether the detector would stop here, shape (count,). A natural end wins over it.
+            fired: Whether the detector fires here, shape (count,).
 
         Returns:
             The slots of the responses that have ended, ascending, and why.
@@ -118,16 +122,10 @@ class ResponseSlots:
         length, mark = self.length[used], self._mark[used]
         length += 1
         natural = at_end_token | (length >= self._end[used])
-        fired = fired & ~natural
-        first = fired & (mark < 0)
-        mark[first] = (length - self.prompt_length[used] - 1)[first]
-        stopped = fired & (self._mark_only[used] == 0)
+        steps = length - self.prompt_length[used] - 1
+        stopped, mark[:] = decide(fired, natural, steps, mark, self._mark_only[used])
         ended = np.flatnonzero(natural | stopped)
-        reasons = [
-            StopReason.EOS if at_end_token[row] else StopReason.REGRET if stopped[row] else StopReason.LENGTH
-            for row in ended
-        ]
-        return ended, reasons
+        return ended, [stop_reason(at_end_token[row], stopped[row]) for row in ended]
 
     def episodes(
         self, slots: NDArray[np.int64], reasons: Sequence[StopReason], weights_version: int
@@ -142,21 +140,16 @@ class ResponseSlots:
         for row, (slot, reason) in enumerate(zip(slots, reasons, strict=True)):
             request = self.requests[slot]
             written = slice(self.prompt_length[slot] - 1, self.length[slot] - 1)
-            logprobs, regrets, values, z, thresholds = trace[:, row, written].copy()
             episodes.append(
                 TokenEpisode(
                     prompt_tokens=request.prompt_tokens,
                     response_tokens=tokens[row, written].copy(),
                     stop_reason=reason,
-                    logprobs=logprobs,
-                    regrets=regrets,
-                    values=values,
-                    z=z,
-                    thresholds=thresholds,
                     mark=int(self._mark[slot]),
                     request_id=request.request_id,
                     seed=request.seed,
                     weights_version=weights_version,
+                    **dict(zip(TRACE_COLUMNS, trace[:, row, written].copy(), strict=True)),
                 )
             )
         return episodes

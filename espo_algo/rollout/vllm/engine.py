@@ -14,98 +14,70 @@ import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any
 
-import numpy as np
 from safetensors.torch import save_file
 from torch import Tensor
 
 from espo_algo.episodes import TokenEpisode
 from espo_algo.learning.model import LanguageModelWithCritic
-from espo_algo.rollout.engine import GenerationRequest, RegretState, SamplingSettings
+from espo_algo.rollout.engine import EngineSettings, GenerationRequest, SamplingSettings
 from espo_algo.rollout.vllm.start import start_vllm
-from espo_env.early_stopping import DEFAULT_CLIP, DEFAULT_DELTA
-from espo_env.types import StopReason
+from espo_env.early_stopping import DetectorState, stop_reason
+from espo_env.types import TRACE_COLUMNS, StopReason
 
 __all__ = ["VLLMEngine", "engine_weights"]
 
+_SHARED_MEMORY = "/dev/shm"
+_FILE_HEADER = 1 << 20  # names and shapes, generously
+
 
 class VLLMEngine:
-    """An :class:`~espo_algo.rollout.engine.Engine` for ``vllm_start.SUPPORTED_ARCHITECTURES``.
+    """An :class:`~espo_algo.rollout.engine.Engine` for ``support.SUPPORTED_ARCHITECTURES``.
 
     vLLM has its own copy of the weights; the module may be on any device.
 
     Args:
         model: Policy and critic; vLLM computes in the policy's dtype.
-        num_slots: How many responses are written at the same time.
-        max_length: Most tokens of a prompt and its response; cut to the model's context.
-        eos_token_id: The end-of-sequence token.
-        rule: Stop rule, see :mod:`espo_env.early_stopping.rules`.
-        smoothing: See :class:`~espo_env.early_stopping.FailureDetector`, as the next three.
-        value_floor: ``eps`` of the value gate.
-        clip: Bound of the normalised regret.
-        delta: Added to the variance.
-        sampling: How tokens are drawn at first.
-        tensor_parallel_size: GPUs that the model is split over.
-        weight_transfer: Backend of vLLM's weight transfer that weights may arrive by, see
-            :mod:`espo_algo.weight_sync.vllm_transfer`; None where they only come from ``model``.
-        options: Further fields of vLLM's ``EngineArgs``, such as ``gpu_memory_utilization``. On the CPU the cache has
-            room for every slot's longest response, and nothing is compiled, if they do not say otherwise. With
-            ``enable_sleep_mode`` vLLM gives the GPU's memory back whenever nothing is unfinished (weights wait in the
-            machine's memory, the cache is dropped), so that a learner can use it; on the CPU vLLM ignores that.
+        settings: ``options`` are further fields of vLLM's ``EngineArgs``, such as ``gpu_memory_utilization``. On the
+            CPU the cache has room for every slot's longest response, and nothing is compiled, if they do not say
+            otherwise. With ``enable_sleep_mode`` vLLM gives the GPU's memory back whenever it rests (weights wait in
+            the machine's memory, the cache is dropped), so that a learner can use it; on the CPU vLLM ignores that.
 
     Raises:
-        ImportError: If no vLLM, or none of a version in ``vllm_start.SUPPORTED_VLLM``, is installed.
-        ValueError: If an argument is out of range, the architecture is not supported, or the memory does not hold the
+        ImportError: If no vLLM, or none of a version in ``support.SUPPORTED_VLLM``, is installed.
+        ValueError: If a setting is out of range, the architecture is not supported, or the memory does not hold the
             model and one response of ``max_length``.
     """
 
-    def __init__(
-        self,
-        model: LanguageModelWithCritic,
-        *,
-        num_slots: int,
-        max_length: int,
-        eos_token_id: int,
-        rule: str = "regret_value",
-        smoothing: float = 0.9,
-        value_floor: float = 0.2,
-        clip: float = DEFAULT_CLIP,
-        delta: float = DEFAULT_DELTA,
-        sampling: SamplingSettings | None = None,
-        tensor_parallel_size: int = 1,
-        weight_transfer: str | None = None,
-        options: Mapping[str, Any] | None = None,
-    ) -> None:
-        if not 0 <= eos_token_id < model.vocab_size:
-            raise ValueError(f"expected eos_token_id in [0, vocab_size={model.vocab_size}), got {eos_token_id}")
-        if max_length < 2:
-            raise ValueError(f"expected max_length >= 2 (a prompt token and a new one), got {max_length}")
-        self.num_slots = num_slots
-        self.max_length = min(max_length, getattr(model.config, "max_position_embeddings", None) or max_length)
+    def __init__(self, model: LanguageModelWithCritic, settings: EngineSettings) -> None:
+        if settings.eos_token_id is None:
+            raise ValueError("expected an eos_token_id, by which vLLM ends a stopped response, got None")
+        self.max_length = settings.check(model)
+        self.num_slots = settings.num_slots
         self._model = model
-        self._eos_token_id = eos_token_id
-        self._tensor_parallel_size = tensor_parallel_size
+        self._eos_token_id = settings.eos_token_id
+        self._num_workers = settings.num_workers
         self._weights_version = 0
         self._submitted = 0
         # By vLLM's name for it; vLLM's workers know a request by a longer one, which comes second.
         self._requests: dict[str, tuple[GenerationRequest, str]] = {}
         self._idle = True
-        self._sleeps = bool((options or {}).get("enable_sleep_mode", False))
+        self._receives = False
+        self._sleeps = bool(settings.options.get("enable_sleep_mode", False))
         self.identity = uuid.uuid4().hex
         """Unlike that of every other engine, and of this one after a restart."""
-        self._engine = start_vllm(
-            model, num_slots, self.max_length, tensor_parallel_size, weight_transfer, options or {}
-        )
+        self._engine = start_vllm(model, settings, self.max_length)
         self._call(
             "install_early_stopping",
-            num_slots=num_slots,
+            num_slots=settings.num_slots,
             max_new_tokens=self.max_length - 1,
             vocab_size=model.vocab_size,
-            eos_token_id=eos_token_id,
-            detector={"rule": rule, "smoothing": smoothing, "value_floor": value_floor, "clip": clip, "delta": delta},
+            eos_token_id=settings.eos_token_id,
+            detector=settings.detector,
         )
-        self._call("configure_early_stopping", sampling=sampling)
+        self._call("configure_early_stopping", sampling=settings.sampling)
         self.weights_changed(0)
 
     @property
@@ -127,13 +99,13 @@ class VLLMEngine:
         self._expect_idle("set_sampling")
         self._call("configure_early_stopping", sampling=sampling)
 
-    def set_regret_state(self, state: RegretState) -> None:
+    def set_detector_state(self, state: DetectorState) -> None:
         """What the detector runs with from now on.
 
         Raises:
             RuntimeError: If responses are unfinished.
         """
-        self._expect_idle("set_regret_state")
+        self._expect_idle("set_detector_state")
         self._call("configure_early_stopping", state=state)
 
     def weights_changed(self, version: int) -> None:
@@ -146,14 +118,15 @@ class VLLMEngine:
         self._expect_idle("weights_changed")
         self._wake_up()
         weights = engine_weights(self._model)
-        if self._tensor_parallel_size == 1:
+        if self._num_workers == 1:
             self._call("take_weights", weights)
         else:  # workers are processes: one file in memory for all of them, instead of a pickled copy for each
-            with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+            with tempfile.TemporaryDirectory(dir=_shared_memory(weights)) as folder:
                 file = str(Path(folder, "weights.safetensors"))
                 save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, file)
                 self._call("take_weights", file)
         self._forget_old_weights(version)
+        self.rest()
 
     def transfer(self, method: str, **kwargs: Any) -> None:
         """One call of vLLM's weight-transfer API, in every worker.
@@ -163,6 +136,10 @@ class VLLMEngine:
         """
         self._expect_idle(method)
         self._wake_up()
+        if method == "init_weight_transfer_engine":
+            if self._receives:  # from a group that is no more
+                self._call("shutdown_weight_transfer_engine")
+            self._receives = True
         self._call(method, **kwargs)
 
     def weights_transferred(self, version: int) -> None:
@@ -174,6 +151,7 @@ class VLLMEngine:
         self._expect_idle("weights_transferred")
         self._call("refresh_output_embedding")
         self._forget_old_weights(version)
+        self.rest()
 
     def submit(self, requests: Sequence[GenerationRequest]) -> None:
         """Queues prompts; they are admitted in this order.
@@ -208,10 +186,7 @@ class VLLMEngine:
         self._idle = not self._requests
         if self._idle:
             return []
-        episodes = self._take([output.request_id for output in self._engine.step() if output.finished])
-        if self._sleeps and not self._requests:
-            self._engine.sleep(level=1)
-        return episodes
+        return self._take([output.request_id for output in self._engine.step() if output.finished])
 
     def abort(self) -> list[TokenEpisode]:
         """Gives up everything unfinished; the episodes end with ``StopReason.ABORT`` and hold what was written."""
@@ -220,6 +195,16 @@ class VLLMEngine:
         for episode in episodes:
             episode.stop_reason = StopReason.ABORT
         return episodes
+
+    def rest(self) -> None:
+        """With ``enable_sleep_mode``: gives the GPU's memory back until the next prompts or weights come.
+
+        Raises:
+            RuntimeError: If responses are unfinished.
+        """
+        self._expect_idle("rest")
+        if self._sleeps and not self._engine.is_sleeping():
+            self._engine.sleep(level=1)
 
     def shutdown(self) -> None:
         """Stops vLLM; the engine is of no use afterwards."""
@@ -242,33 +227,37 @@ class VLLMEngine:
         taken = [self._requests.pop(name) for name in names]
         episodes = []
         written = self._call("collect_responses", [internal for _, internal in taken])
-        for (request, _), (tokens, trace, mark) in zip(taken, written, strict=True):
-            episode = TokenEpisode(
-                prompt_tokens=request.prompt_tokens,
-                response_tokens=tokens,
-                stop_reason=self._reason(request, tokens, mark),
-                mark=mark,
-                request_id=request.request_id,
-                seed=request.seed,
-                weights_version=self._weights_version,
+        for (request, _), (tokens, trace, mark, stopped) in zip(taken, written, strict=True):
+            episodes.append(
+                TokenEpisode(
+                    prompt_tokens=request.prompt_tokens,
+                    response_tokens=tokens,
+                    stop_reason=stop_reason(len(tokens) > 0 and tokens[-1] == self._eos_token_id, stopped),
+                    mark=mark,
+                    request_id=request.request_id,
+                    seed=request.seed,
+                    weights_version=self._weights_version,
+                    **dict(zip(TRACE_COLUMNS, trace, strict=True)),
+                )
             )
-            episode.logprobs, episode.regrets, episode.values, episode.z, episode.thresholds = trace
-            episodes.append(episode)
         return episodes
 
-    def _reason(self, request: GenerationRequest, tokens: np.ndarray, mark: int) -> StopReason:
-        if len(tokens) and tokens[-1] == self._eos_token_id:
-            return StopReason.EOS
-        stopped = mark == len(tokens) - 1 and not request.mark_only
-        return StopReason.REGRET if stopped else StopReason.LENGTH
-
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Calls every worker, and gives back what the first one answers: all compute the same."""
+        """Calls every worker, and gives back what the first one answers: it is the one that draws and judges."""
         return self._engine.collective_rpc(method, args=args, kwargs=kwargs)[0]
 
     def _expect_idle(self, what: str) -> None:
         if self.num_unfinished:
             raise RuntimeError(f"expected no unfinished responses at {what}, got {self.num_unfinished}")
+
+
+def _shared_memory(weights: Mapping[str, Tensor]) -> str | None:
+    """A folder in memory that has room for a file of the weights; None for the usual temporary folder.
+
+    Containers often have no more than 64 MB of it.
+    """
+    needed = sum(tensor.nbytes for tensor in weights.values()) + _FILE_HEADER
+    return _SHARED_MEMORY if Path(_SHARED_MEMORY).is_dir() and disk_usage(_SHARED_MEMORY).free > needed else None
 
 
 def engine_weights(model: LanguageModelWithCritic) -> dict[str, Tensor]:

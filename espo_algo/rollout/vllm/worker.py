@@ -21,20 +21,32 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from vllm.distributed import get_tp_group
 from vllm.model_executor.models import ModelRegistry
 from vllm.platforms import current_platform
 from vllm.v1.outputs import SamplerOutput
 from vllm.v1.sample.sampler import Sampler
 
-from espo_algo.rollout.engine import RegretState, SamplingSettings
-from espo_algo.rollout.sampling import draw, request_noise
-from espo_algo.rollout.vllm.start import SUPPORTED_ARCHITECTURES
-from espo_env.early_stopping import FailureDetector
+from espo_algo.rollout.engine import EngineSettings, SamplingSettings
+from espo_algo.rollout.noise import request_noise
+from espo_algo.rollout.sampling import draw, trace
+from espo_algo.rollout.vllm.support import SUPPORTED_ARCHITECTURES
+from espo_env.early_stopping import DetectorSettings, DetectorState, FailureDetector, decide
+from espo_env.types import TRACE_COLUMNS
 
-__all__ = ["ARCHITECTURES", "CriticMixin", "EarlyStoppingSampler", "EarlyStoppingWorker", "WrittenResponse", "on_cpu"]
+__all__ = [
+    "ARCHITECTURES",
+    "CriticMixin",
+    "EarlyStoppingSampler",
+    "EarlyStoppingWorker",
+    "WrittenResponse",
+    "on_cpu",
+    "sampler_bytes",
+]
 
-WrittenResponse: TypeAlias = tuple[NDArray[np.int32], NDArray[np.float32], int]
-"""Tokens, shape (T,); log-probabilities, regrets, values, scores and thresholds, shape (5, T); the mark or -1."""
+WrittenResponse: TypeAlias = tuple[NDArray[np.int32], NDArray[np.float32], int, bool]
+"""Tokens, shape (T,); the columns of :data:`~espo_env.types.TRACE_COLUMNS`, shape (len(TRACE_COLUMNS), T); the mark or
+-1; whether the response was stopped."""
 
 
 class CriticMixin:
@@ -97,6 +109,16 @@ def on_cpu() -> bool:
     return current_platform.is_cpu()
 
 
+def sampler_bytes(settings: EngineSettings, max_length: int, vocab_size: int) -> int:
+    """What an :class:`EarlyStoppingSampler` takes of the accelerator's memory, at most, in bytes.
+
+    A uniform, a token and a trace for each token of each slot; in a step the logits, their weights (float32) and the
+    sums of these (float64).
+    """
+    a_token, a_logit = 8 + 4 + 4 * len(TRACE_COLUMNS), 4 + 4 + 8
+    return settings.num_slots * (max_length * a_token + vocab_size * a_logit)
+
+
 class EarlyStoppingSampler:
     """Draws, judges and writes down a token for every row of a batch.
 
@@ -109,7 +131,10 @@ class EarlyStoppingSampler:
         max_new_tokens: Longest response.
         vocab_size: How many tokens there are to choose from.
         eos_token_id: The end-of-sequence token.
-        detector: Arguments of :class:`~espo_env.early_stopping.FailureDetector`.
+        detector: Rule and constants of the failure detector.
+
+    Where the model is split over several workers, the first one draws and judges for all: they would agree but for the
+    rounding of parallel sums, and with one token's difference their caches would part for good.
     """
 
     def __init__(
@@ -120,10 +145,10 @@ class EarlyStoppingSampler:
         max_new_tokens: int,
         vocab_size: int,
         eos_token_id: int,
-        detector: dict[str, Any],
+        detector: DetectorSettings,
     ) -> None:
         self.sampling = SamplingSettings()
-        self.detector = FailureDetector(num_slots, **detector)
+        self.detector = FailureDetector(num_slots, detector)
         self.num_live = 0
         self._runner = runner
         self._device = runner.device
@@ -134,11 +159,13 @@ class EarlyStoppingSampler:
         # The batch of the last step, and its slots on the device.
         self._batch: list[str] = []
         self._slots = self._on_device(np.zeros(0, np.int64))
-        # By slot: tokens written so far, place of the mark, most tokens, whether to mark only.
-        self._steps, self._marks, self._horizons, self._marks_only = self._on_device(np.zeros((4, num_slots), np.int64))
-        self._uniforms = torch.zeros(num_slots, max_new_tokens, device=self._device)
+        # By slot: tokens written so far, place of the mark, most tokens, whether to mark only, whether stopped.
+        self._steps, self._marks, self._horizons, self._marks_only, self._stopped = self._on_device(
+            np.zeros((5, num_slots), np.int64)
+        )
+        self._uniforms = torch.zeros(num_slots, max_new_tokens, dtype=torch.float64, device=self._device)
         self._tokens = torch.zeros(num_slots, max_new_tokens, dtype=torch.int32, device=self._device)
-        self._trace = torch.zeros(5, num_slots, max_new_tokens, device=self._device)
+        self._trace = torch.zeros(len(TRACE_COLUMNS), num_slots, max_new_tokens, device=self._device)
 
     def __call__(self, logits: Tensor, sampling_metadata: Any) -> SamplerOutput:
         """One step, called by vLLM.
@@ -147,6 +174,18 @@ class EarlyStoppingSampler:
             logits: Shape (rows, padded V), a row for each request of the runner's batch.
             sampling_metadata: vLLM's settings; how to draw is set here for the whole engine.
         """
+        group = get_tp_group()
+        if group.world_size == 1:
+            tokens = self._sample(logits)
+        else:
+            tokens = torch.zeros(len(logits), 1, dtype=torch.int32, device=self._device)
+            if group.is_first_rank:
+                tokens.copy_(self._sample(logits))
+            group.device_communicator.broadcast(tokens)  # on the stream of the forward pass
+        return SamplerOutput(sampled_token_ids=tokens, logprobs_tensors=None)
+
+    def _sample(self, logits: Tensor) -> Tensor:
+        """What vLLM gets to see of each row's next token: int32, shape (rows, 1)."""
         batch = self._runner.input_batch
         self.num_live = len(logits)
         if batch.req_ids != self._batch:
@@ -155,44 +194,47 @@ class EarlyStoppingSampler:
         # Rows whose prompt is not through yet: vLLM throws away what is drawn for them.
         partial = self._runner.discard_request_mask.np[: self.num_live]
         if not partial.any():
-            return SamplerOutput(sampled_token_ids=self._judge(logits, values, slots), logprobs_tensors=None)
+            return self._judge(logits, values, slots)
         rows = self._on_device(np.flatnonzero(~partial))
         tokens = torch.zeros(self.num_live, 1, dtype=torch.int32, device=self._device)
         if len(rows):
             tokens[rows] = self._judge(logits[rows], values[rows], slots[rows])
-        return SamplerOutput(sampled_token_ids=tokens, logprobs_tensors=None)
+        return tokens
 
     def _judge(self, logits: Tensor, values: Tensor, slots: Tensor) -> Tensor:
-        """What vLLM gets to see of the tokens drawn: int32, shape (rows, 1)."""
-        steps, marks = self._steps[slots], self._marks[slots]
+        """Draws, judges and writes down a token for each row; int32, shape (rows, 1), as :meth:`_sample`."""
+        steps = self._steps[slots]
         drawn = draw(logits[:, : self._vocab_size].float(), self._uniforms[slots, steps], self.sampling)
         verdict = self.detector.update(drawn.regrets, values, slots)
         natural = (drawn.tokens == self._eos_token_id) | (steps + 1 >= self._horizons[slots])
-        fired = verdict.stop & ~natural
+        stopped, self._marks[slots] = decide(verdict.stop, natural, steps, self._marks[slots], self._marks_only[slots])
         self._tokens[slots, steps] = drawn.tokens.int()
-        self._trace[:, slots, steps] = torch.stack(
-            (drawn.logprobs, drawn.regrets, values, verdict.z, verdict.threshold)
-        )
-        self._marks[slots] = torch.where(fired & (marks < 0), steps, marks)
+        self._trace[:, slots, steps] = trace(drawn, values, verdict)
+        self._stopped[slots] = stopped.long()
         self._steps[slots] = steps + 1
-        stopped = fired & (self._marks_only[slots] == 0)
         return torch.where(stopped, self._eos_token_id, drawn.tokens).int()[:, None]
 
     def collect(self, request_ids: list[str]) -> list[WrittenResponse]:
         """Copies responses to the host and gives up their slots; empty ones for requests that have not begun."""
-        nothing = np.zeros(0, np.int32), np.zeros((5, 0), np.float32), -1
+        nothing = np.zeros(0, np.int32), np.zeros((len(TRACE_COLUMNS), 0), np.float32), -1, False
         responses: dict[str, WrittenResponse] = dict.fromkeys(request_ids, nothing)
         begun = [request_id for request_id in request_ids if request_id in self._slot_of]
         if begun:
             slots = [self._slot_of.pop(request_id) for request_id in begun]
             self._free += slots
             index = self._on_device(np.array(slots))
-            lengths, marks = torch.stack((self._steps[index], self._marks[index])).cpu().numpy()
+            state = self._steps[index], self._marks[index], self._stopped[index]
+            lengths, marks, stopped = torch.stack(state).cpu().numpy()
             tokens = self._tokens[index, : lengths.max()].cpu().numpy()
-            trace = self._trace[:, index, : lengths.max()].cpu().numpy()
+            columns = self._trace[:, index, : lengths.max()].cpu().numpy()
             for row, request_id in enumerate(begun):
                 written = slice(lengths[row])
-                responses[request_id] = (tokens[row, written].copy(), trace[:, row, written].copy(), int(marks[row]))
+                responses[request_id] = (
+                    tokens[row, written].copy(),
+                    columns[:, row, written].copy(),
+                    int(marks[row]),
+                    bool(stopped[row]),
+                )
         return list(responses.values())
 
     def _enter(self, batch: list[str]) -> None:
@@ -207,13 +249,14 @@ class EarlyStoppingSampler:
         params = [self._runner.requests[request_id].sampling_params for request_id in fresh]
         slots = np.array([self._slot_of[request_id] for request_id in fresh])
         horizons = np.array([p.max_tokens for p in params])
-        uniforms = np.zeros((len(fresh), horizons.max()), np.float32)
+        uniforms = np.zeros((len(fresh), horizons.max()))
         draws = np.zeros(len(fresh), np.float32)
         for row, p in enumerate(params):
             uniforms[row, : p.max_tokens], draws[row] = request_noise(p.extra_args["seed"], p.max_tokens)
         index = self._on_device(slots)
         self._steps[index] = 0
         self._marks[index] = -1
+        self._stopped[index] = 0
         self._horizons[index] = self._on_device(horizons)
         self._marks_only[index] = self._on_device(np.array([int(p.extra_args["mark_only"]) for p in params]))
         self._uniforms[index, : uniforms.shape[1]] = self._on_device(uniforms)
@@ -251,14 +294,14 @@ class EarlyStoppingWorker:
         self.model_runner.sampler = EarlyStoppingSampler(self.model_runner, **options)
 
     def configure_early_stopping(
-        self, sampling: SamplingSettings | None = None, state: RegretState | None = None
+        self, sampling: SamplingSettings | None = None, state: DetectorState | None = None
     ) -> None:
         """Sets how tokens are drawn, or what the detector runs with."""
         sampler = self.model_runner.sampler
         if sampling is not None:
             sampler.sampling = sampling
         if state is not None:
-            sampler.detector.configure(state.statistics, state.beta, state.enabled)
+            sampler.detector.configure(state)
 
     def collect_responses(self, request_ids: list[str]) -> list[WrittenResponse]:
         """See :meth:`EarlyStoppingSampler.collect`."""

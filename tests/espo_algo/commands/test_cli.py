@@ -106,13 +106,13 @@ def test_play_shows_the_wrapper_at_work(run):
     assert "threshold" in shown
 
 
-def test_warmup_raises_a_fresh_model_above_zero(run, tmp_path, coin_model):
+def test_fine_tuning_raises_a_fresh_model_above_zero(run, tmp_path, coin_model):
     config = write_config(tmp_path, coin_model)
-    output = espo("warmup", config, "--output", tmp_path / "warm", "--fresh", "--steps", 30, "--evaluate-every", 30)
-    points = json.loads((tmp_path / "warm" / "warmup.json").read_text())
+    output = espo("sft", config, "--output", tmp_path / "tuned", "--fresh", "--steps", 30, "--evaluate-every", 30)
+    points = json.loads((tmp_path / "tuned" / "sft.json").read_text())
     assert points[-1]["accuracy"] > 0.6  # an untrained one is right about every other time
     assert "accuracy" in output
-    assert AutoModelForCausalLM.from_pretrained(tmp_path / "warm").config.vocab_size == 11
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "tuned").config.vocab_size == 11
 
 
 def test_grade_counts_verdicts_by_reason(tmp_path):

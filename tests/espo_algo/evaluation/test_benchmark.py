@@ -12,9 +12,8 @@ from espo_algo.evaluation import Evaluation
 from espo_algo.evaluation.benchmark import DataSet, format_scores, math_data_set, run_benchmark, summarise
 from espo_algo.evaluation.scores import majority_at_k, pass_at_k
 from espo_algo.learning.sft import small_model
-from espo_algo.regret_control import RegretControl
-from espo_algo.rollout import torch_engine
-from espo_env.early_stopping import CriticWarmup, RegretStatistics, ToleranceController
+from espo_algo.rollout.embedded.engine import TorchEngine
+from espo_env.early_stopping import CriticWarmup, EarlyStoppingState, RegretStatistics, ToleranceController
 from espo_env.grading import Grade
 from espo_env.tasks import Problem, Task
 from espo_env.tokenizer import Tokenizer
@@ -56,14 +55,14 @@ def model():
 
 
 DATA = DataSet("votes", "espo_env/TokenGeneration-v0", {"task": VoteTask()})
-FIRES = RegretControl(
+FIRES = EarlyStoppingState(
     RegretStatistics(mean=0.0, var=1.0), ToleranceController(beta=0.05), CriticWarmup(done=True), calibrate=False
 )
 
 
-def run(config, model, output, control=None, data=(DATA,), **options):
+def run(config, model, output, early_stopping=None, data=(DATA,), **options):
     options = {"num_samples": SAMPLES, "progress": False, "source": {"model": "m"}} | options
-    return run_benchmark(config, model, control, list(data), output, **options)
+    return run_benchmark(config, model, early_stopping, list(data), output, **options)
 
 
 def responses(folder, name="votes"):
@@ -112,10 +111,8 @@ def test_a_run_that_ended_early_goes_on_with_what_is_missing(config, model, tmp_
     lines = path.read_text("utf-8").splitlines(keepends=True)
     path.write_text("".join(lines[:14]) + lines[14][:20], "utf-8")
     asked = []
-    submit = torch_engine.TorchEngine.submit
-    monkeypatch.setattr(
-        torch_engine.TorchEngine, "submit", lambda self, requests: asked.extend(requests) or submit(self, requests)
-    )
+    submit = TorchEngine.submit
+    monkeypatch.setattr(TorchEngine, "submit", lambda self, requests: asked.extend(requests) or submit(self, requests))
     resumed = run(config, model, tmp_path / "part")
     wanted = PROBLEMS * SAMPLES - 13
     assert len([r for r in asked if r.max_new_tokens == HORIZON]) == wanted

@@ -11,9 +11,8 @@ import torch
 from espo_algo import ESPOConfig, LanguageModelWithCritic
 from espo_algo.evaluation import evaluate_policy
 from espo_algo.learning.sft import small_model
-from espo_algo.regret_control import RegretControl
 from espo_algo.rollout.engine import SamplingSettings
-from espo_env.early_stopping import CriticWarmup, RegretStatistics, ToleranceController
+from espo_env.early_stopping import CriticWarmup, EarlyStoppingState, RegretStatistics, ToleranceController
 from espo_env.grading import Grade
 from espo_env.tasks import Problem, Task
 from espo_env.tokenizer import Tokenizer
@@ -71,9 +70,9 @@ def config():
 
 # Regrets: log(5/3) = .51 of <eos> (never stopped at), 0 of a, log(5/2) = .92 of b. The first b lifts z to .092, over
 # .25 * .2 = .05; nothing else can.
-CONTROL = RegretControl(
+CONTROL = EarlyStoppingState(
     statistics=RegretStatistics(mean=0.0, var=1.0),
-    controller=ToleranceController(beta=0.25),
+    tolerance=ToleranceController(beta=0.25),
     warmup=CriticWarmup(done=True),
 )
 
@@ -165,7 +164,7 @@ def test_configuration_is_left_as_it_was(config, model):
         ({"num_problems": 21}, r"\[1, 20\] \(split 'eval'\), got 21"),
         ({"num_problems": 0}, r"\[1, 20\] \(split 'eval'\), got 0"),
         ({"num_problems": 2, "rollouts_per_prompt": 0}, "rollouts_per_prompt >= 1, got 0"),
-        ({"num_problems": 2, "stops": "mark"}, "regret control for stops='mark', got None"),
+        ({"num_problems": 2, "stops": "mark"}, "state of early stopping for stops='mark', got None"),
     ],
 )
 def test_bad_arguments_are_named(config, model, options, message):

@@ -32,7 +32,8 @@ def test_record_takes_the_numbers_of_one_iteration():
             "num_env_steps_sampled_lifetime": 1200,
             "accuracy": 0.25,
             "response_length": {"mean": 12.5, "p90": 20.0, "max": 30},
-            "stop_reason": {"eos": 0.5, "regret": 0.375, "length": 0.125},
+            "stop_reason": {"eos": 0.5, "regret": 0.25, "length": 0.25},
+            "early_stopping": {"stop_rate": 0.375},  # stopped or marked
         },
         "learners": {"default_policy": {"entropy": 0.125, "vf_explained_var": math.nan}},
         "timers": {"env_runner_sampling_timer": 1.5, "learner_update_timer": 2.5},

@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from espo_algo.learning.advantages import generalized_advantages
+from espo_algo.learning.advantages import AdvantageInputs, generalized_advantages
+
+
+def gae(values, final_rewards, final_values, gamma, lambda_):
+    """Of responses to a prompt each."""
+    groups = np.arange(len(values))
+    return generalized_advantages(AdvantageInputs(values, final_rewards, final_values, groups, gamma, lambda_))
 
 
 def floats(*numbers: float) -> np.ndarray:
@@ -25,7 +31,7 @@ def floats(*numbers: float) -> np.ndarray:
 )
 def test_a_right_answer_by_hand(gamma: float, lambda_: float, expected: list[float]) -> None:
     values = floats(0.5, 0.25, 0.75)
-    (advantages,), (targets,) = generalized_advantages([values], floats(1.0), floats(0.0), gamma, lambda_)
+    (advantages,), (targets,) = gae([values], floats(1.0), floats(0.0), gamma, lambda_)
     np.testing.assert_array_equal(advantages, floats(*expected))
     np.testing.assert_array_equal(targets, floats(*expected) + values)
     assert advantages.dtype == targets.dtype == np.float32
@@ -33,18 +39,18 @@ def test_a_right_answer_by_hand(gamma: float, lambda_: float, expected: list[flo
 
 def test_a_stop_is_one_negative_error_that_flows_back() -> None:
     values, fail_reward = floats(0.5, 0.75, 0.25), floats(-1.0)
-    (errors,), _ = generalized_advantages([values], fail_reward, floats(0.0), 1.0, 0.0)
+    (errors,), _ = gae([values], fail_reward, floats(0.0), 1.0, 0.0)
     np.testing.assert_array_equal(errors, floats(0.25, -0.5, -1.25))
-    (half,), _ = generalized_advantages([values], fail_reward, floats(0.0), 1.0, 0.5)
+    (half,), _ = gae([values], fail_reward, floats(0.0), 1.0, 0.5)
     np.testing.assert_array_equal(half, floats(0.25 - 0.5 * 1.125, -0.5 - 0.5 * 1.25, -1.25))
-    (whole,), (targets,) = generalized_advantages([values], fail_reward, floats(0.0), 1.0, 1.0)
+    (whole,), (targets,) = gae([values], fail_reward, floats(0.0), 1.0, 1.0)
     np.testing.assert_array_equal(whole, -1.0 - values)
     np.testing.assert_array_equal(targets, floats(-1.0, -1.0, -1.0))
 
 
 def test_a_truncated_response_bootstraps_from_the_value_behind_it() -> None:
     values = floats(0.5, 0.25)
-    (advantages,), (targets,) = generalized_advantages([values], floats(0.0), floats(0.75), 0.5, 1.0)
+    (advantages,), (targets,) = gae([values], floats(0.0), floats(0.75), 0.5, 1.0)
     # TD errors 0.5 * 0.25 - 0.5 and 0.5 * 0.75 - 0.25
     np.testing.assert_array_equal(advantages, floats(-0.375 + 0.5 * 0.125, 0.125))
     np.testing.assert_array_equal(targets, floats(0.1875, 0.375))
@@ -75,9 +81,7 @@ def test_equals_the_slow_reference_in_ragged_batches(
     batch: list[tuple[list[float], float, float]], gamma: float, lambda_: float
 ) -> None:
     values, rewards, behind = zip(*batch, strict=True)
-    advantages, targets = generalized_advantages(
-        [floats(*v) for v in values], floats(*rewards), floats(*behind), gamma, lambda_
-    )
+    advantages, targets = gae([floats(*v) for v in values], floats(*rewards), floats(*behind), gamma, lambda_)
     for i, (v, r, b) in enumerate(batch):
         expected_advantages, expected_targets = slow_reference(v, r, b, gamma, lambda_)
         np.testing.assert_allclose(advantages[i], expected_advantages, rtol=1e-6, atol=1e-6)
@@ -88,7 +92,7 @@ def test_equals_the_slow_reference_in_ragged_batches(
 @given(responses)
 def test_a_response_does_not_depend_on_its_batch(batch: list[tuple[list[float], float, float]]) -> None:
     values, rewards, behind = zip(*batch, strict=True)
-    together, _ = generalized_advantages([floats(*v) for v in values], floats(*rewards), floats(*behind), 0.9, 0.8)
+    together, _ = gae([floats(*v) for v in values], floats(*rewards), floats(*behind), 0.9, 0.8)
     for i, (v, r, b) in enumerate(batch):
-        (alone,), _ = generalized_advantages([floats(*v)], floats(r), floats(b), 0.9, 0.8)
+        (alone,), _ = gae([floats(*v)], floats(r), floats(b), 0.9, 0.8)
         np.testing.assert_array_equal(together[i], alone)

@@ -90,5 +90,5 @@ def test_shards_share_out_the_tokens() -> None:
 
 def test_fewer_episodes_than_learners_is_an_error() -> None:
     data = WholeEpisodeTrainingData(episodes=random_episodes([4, 5]))
-    with pytest.raises(ValueError, match="at least one episode for each of 3 learners, got 2"):
+    with pytest.raises(ValueError, match="at least one prompt for each of 3 learners, got 2"):
         data.shard(3, minibatch_size=1, num_epochs=1)

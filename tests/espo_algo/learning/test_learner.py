@@ -291,7 +291,7 @@ def test_each_term_of_the_loss_by_hand(config: ESPOConfig) -> None:
     }
     policy = [-1.2 * 2.0, 0.9]  # the first is clipped
     value = 0.25 + 4.0  # the second is held at the clip
-    config.training(clip_param=0.2, vf_clip_param=4.0, vf_loss_coeff=0.5)
+    config.training(clip_param=0.2, vf_clip_param=4.0, vf_loss_coeff=0.5, num_epochs=2)
     assert loss_of(config, batch, out) == pytest.approx(sum(policy) + 0.5 * value, rel=1e-5)
 
     def with_(**options: Any) -> float:

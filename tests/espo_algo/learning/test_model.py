@@ -98,7 +98,7 @@ def test_a_folder_gives_weights_or_the_architecture_alone(model_folder: Path) ->
     loaded = LanguageModelWithCritic.from_pretrained(model_folder, vocab_size=VOCABULARY)
     bare = AutoModelForCausalLM.from_pretrained(model_folder)
     torch.testing.assert_close(loaded.project(loaded.hidden_states(TOKENS)[0]), bare(TOKENS).logits[..., :VOCABULARY])
-    fresh = LanguageModelWithCritic.from_config(model_folder, dtype=torch.bfloat16)
+    fresh = LanguageModelWithCritic.from_pretrained(model_folder, dtype=torch.bfloat16, weights=False)
     assert fresh.policy.dtype is torch.bfloat16
     assert fresh.vocab_size == VOCABULARY + 3
     assert {n: p.shape for n, p in fresh.named_parameters()} == {n: p.shape for n, p in loaded.named_parameters()}
@@ -109,8 +109,8 @@ def test_dropout_is_off(tmp_path: Path) -> None:
     config = Qwen2Config(**SIZES, attention_dropout=0.5)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     assert AutoConfig.from_pretrained(tmp_path).attention_dropout == 0.5
-    for build in (LanguageModelWithCritic.from_pretrained, LanguageModelWithCritic.from_config):
-        model = build(tmp_path).train()
+    for weights in (True, False):
+        model = LanguageModelWithCritic.from_pretrained(tmp_path, weights=weights).train()
         first, second = (model.hidden_states(TOKENS)[0] for _ in range(2))
         assert torch.equal(first, second)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from espo_algo import ESPOConfig, TokenEpisode
-from espo_algo import rl_module as rl_module_file
+from espo_algo.learning import rl_module as rl_module_file
 from espo_algo.learning.batching import SequenceBatch
 from espo_algo.learning.rl_module import LanguageModelRLModule
 
@@ -167,18 +167,22 @@ def test_observations_are_answered_like_sequences(config: ESPOConfig, critic: st
 
 def test_the_regret_state_is_in_the_buffers(config: ESPOConfig) -> None:
     module = build_module(config)
-    start = module.regret_control
+    start = module.early_stopping
     assert math.isnan(start.warmup.last_loss)
-    assert (start.statistics, start.controller.beta, start.num_updates) == (config.regret_control.statistics, 7.0, 0)
+    assert (start.statistics, start.tolerance.beta, start.num_updates) == (
+        config.early_stopping_state.statistics,
+        7.0,
+        0,
+    )
     changed = replace(
         start,
         statistics=replace(start.statistics, mean=0.1, var=0.3),
-        controller=replace(start.controller, beta=1 / 3),
+        tolerance=replace(start.tolerance, beta=1 / 3),
         warmup=replace(start.warmup, done=True, streak=2, last_loss=0.7),
         num_updates=5,
     )
-    module.regret_control = changed
-    assert module.regret_control == changed
+    module.early_stopping = changed
+    assert module.early_stopping == changed
     assert {name for name, _ in module.named_buffers() if name.startswith("regret_")} == {
         "regret_mean",
         "regret_var",
@@ -193,9 +197,7 @@ def test_the_regret_state_is_in_the_buffers(config: ESPOConfig) -> None:
 @CRITICS
 def test_state_comes_back_exactly(config: ESPOConfig, critic: str) -> None:
     source, target = (build_module(config.language_model(critic=critic)) for _ in range(2))
-    source.regret_control = replace(
-        source.regret_control, controller=replace(source.regret_control.controller, beta=0.1)
-    )
+    source.early_stopping = replace(source.early_stopping, tolerance=replace(source.early_stopping.tolerance, beta=0.1))
     with torch.no_grad():
         for parameter in target.parameters():
             parameter.add_(1.0)
@@ -204,16 +206,16 @@ def test_state_comes_back_exactly(config: ESPOConfig, critic: str) -> None:
     assert not any("lm_head" in name for name in state)
     for name, tensor in source.state_dict().items():
         assert torch.equal(tensor, target.state_dict()[name]) or name == "regret_warmup_last_loss", name
-    assert math.isnan(target.regret_control.warmup.last_loss)
-    assert target.regret_control.controller.beta == 0.1
+    assert math.isnan(target.early_stopping.warmup.last_loss)
+    assert target.early_stopping.tolerance.beta == 0.1
 
 
 @CRITICS
 def test_a_runner_in_bfloat16_is_sent_bfloat16(config: ESPOConfig, critic: str) -> None:
     config.language_model(critic=critic, dtype="bfloat16")
     learner, runner = build_module(config), build_module(config, inference_only=True)
-    learner.regret_control = replace(
-        learner.regret_control, controller=replace(learner.regret_control.controller, beta=0.1)
+    learner.early_stopping = replace(
+        learner.early_stopping, tolerance=replace(learner.early_stopping.tolerance, beta=0.1)
     )
     assert learner.model.policy.dtype is torch.float32
     assert runner.model.policy.dtype is torch.bfloat16
@@ -226,7 +228,7 @@ def test_a_runner_in_bfloat16_is_sent_bfloat16(config: ESPOConfig, critic: str) 
     for name, parameter in learner.named_parameters():
         expected = parameter if "value_head" in name else parameter.bfloat16()
         assert torch.equal(received[name], expected), name
-    assert runner.regret_control.controller.beta == 0.1
+    assert runner.early_stopping.tolerance.beta == 0.1
     # The learner keeps its own precision in a checkpoint.
     assert not any(name.endswith(":bfloat16") for name in learner.get_state())
     runner.get_state()

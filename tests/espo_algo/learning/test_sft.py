@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from espo_algo.learning.sft import save_model, small_model, supervised_warmup
+from espo_algo.learning.sft import save_model, small_model, supervised_fine_tuning
 from espo_env.grading import Grade
 from espo_env.tasks import ArithmeticTask, Problem, Task, WalkTask
 from espo_env.tasks.order import ProblemOrder
@@ -49,7 +49,7 @@ def model_for(task=TASK, seed=0):
 
 def warm_up(model, task=TASK, **options):
     options = {"max_new_tokens": HORIZON, "batch_size": 32, "num_problems": 16, "progress": False} | options
-    return supervised_warmup(model, task, **options)
+    return supervised_fine_tuning(model, task, **options)
 
 
 def state(model):

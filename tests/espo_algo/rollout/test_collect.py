@@ -10,10 +10,11 @@ from gymnasium.vector import AutoresetMode
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from espo_algo import LanguageModelWithCritic, TokenEpisode
-from espo_algo.rollout.collect import ResponsePlan, collect, stream
+from espo_algo.rollout.collect import collect, stream
 from espo_algo.rollout.embedded.engine import TorchEngine
-from espo_algo.rollout.engine import RegretState
-from espo_env.early_stopping import RegretStatistics
+from espo_algo.rollout.engine import EngineSettings
+from espo_algo.rollout.plans import ResponsePlan
+from espo_env.early_stopping import DetectorState, RegretStatistics
 from espo_env.grading import Grade
 from espo_env.tasks import Problem, Split, Task
 from espo_env.token_vector_env import TokenGenerationVectorEnv
@@ -79,8 +80,9 @@ def build(model: LanguageModelWithCritic, task: Task, slots: int) -> tuple[Watch
     env = TokenGenerationVectorEnv(
         task, slots, max_new_tokens=HORIZON, autoreset_mode=AutoresetMode.DISABLED, split="train"
     )
-    engine = WatchedEngine(model, num_slots=slots, max_length=env.mdp.max_length, eos_token_id=env.mdp.eos_token_id)
-    engine.set_regret_state(RegretState(enabled=False))
+    settings = EngineSettings(slots, max_length=env.mdp.max_length, eos_token_id=env.mdp.eos_token_id)
+    engine = WatchedEngine(model, settings)
+    engine.set_detector_state(DetectorState(enabled=False))
     return engine, VectorRegretTermination(env, fail_reward=-0.5)
 
 
@@ -164,7 +166,7 @@ def test_where_no_problem_can_be_posed_every_plan_is_accounted_for(model: Langua
 def test_stops_get_the_fail_reward_and_marks_run_on(model: LanguageModelWithCritic) -> None:
     engine, env = build(model, FragileTask(), slots=4)
     # Everything is above average, so whatever goes on is stopped at once.
-    engine.set_regret_state(RegretState(RegretStatistics(mean=-9.0, var=0.01), beta=0.1, enabled=True))
+    engine.set_detector_state(DetectorState(RegretStatistics(mean=-9.0, var=0.01), beta=0.1, enabled=True))
     stopped = collect(engine, env, plans(INDICES))
     marked = collect(engine, env, plans(INDICES, mark_only=True))
     assert {e.stop_reason for e in stopped} == {StopReason.EOS, StopReason.REGRET}

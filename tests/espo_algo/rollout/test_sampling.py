@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espo_algo.rollout.engine import SamplingSettings
-from espo_algo.rollout.sampling import draw, request_noise
+from espo_algo.rollout.noise import request_noise
+from espo_algo.rollout.sampling import draw
 
 LOGITS = [[1.0, 3.0, 2.0, -1.0], [0.0, 0.0, 0.0, 5.0]]
 
@@ -31,7 +32,9 @@ def slow_draw(logits: list[float], uniform: float, temperature: float, kept: set
     st.sampled_from([0.5, 1.0, 1.7]),
 )
 def test_a_token_its_logprob_and_its_regret_match_a_loop(logits, uniform, temperature):
-    drawn = draw(torch.tensor([logits]), torch.tensor([uniform]), SamplingSettings(temperature=temperature))
+    drawn = draw(
+        torch.tensor([logits]), torch.tensor([uniform], dtype=torch.float64), SamplingSettings(temperature=temperature)
+    )
     token, logprob, regret = slow_draw(logits, uniform, temperature, set(range(len(logits))))
     if int(drawn.tokens) != token:  # the uniform stands on the border of two tokens
         cumulative = np.cumsum(np.exp(np.array(logits) / temperature - max(logits) / temperature))
@@ -51,17 +54,19 @@ def test_frequencies_are_the_probabilities():
 
 
 def test_greedy_takes_the_likeliest_without_regret_at_temperature_one():
-    drawn = draw(torch.tensor(LOGITS), torch.zeros(2), SamplingSettings(greedy=True, temperature=0.3))
+    drawn = draw(
+        torch.tensor(LOGITS), torch.zeros(2, dtype=torch.float64), SamplingSettings(greedy=True, temperature=0.3)
+    )
     assert drawn.tokens.tolist() == [1, 3]
     torch.testing.assert_close(drawn.logprobs, torch.tensor(LOGITS).log_softmax(-1)[[0, 1], [1, 3]])
     assert drawn.regrets.tolist() == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("uniform", [0.0, 0.5, float(np.nextafter(np.float32(1), np.float32(0)))])
+@pytest.mark.parametrize("uniform", [0.0, 0.5, float(np.nextafter(1.0, 0.0))])
 def test_a_token_of_probability_zero_is_never_drawn(uniform):
     impossible = -torch.inf
     logits = torch.tensor([[impossible, 0.0, impossible, 0.1, impossible], [impossible] * 4 + [0.0]])
-    drawn = draw(logits, torch.full((2,), uniform), SamplingSettings())
+    drawn = draw(logits, torch.full((2,), uniform, dtype=torch.float64), SamplingSettings())
     assert drawn.tokens[0] in (1, 3)
     assert drawn.tokens[1] == 4
     assert drawn.logprobs.isfinite().all()
@@ -69,7 +74,7 @@ def test_a_token_of_probability_zero_is_never_drawn(uniform):
 
 def test_the_last_uniform_stays_inside_a_large_vocabulary():
     torch.manual_seed(0)
-    largest = torch.full((64,), float(np.nextafter(np.float32(1), np.float32(0))))
+    largest = torch.full((64,), float(np.nextafter(1.0, 0.0)))
     drawn = draw(torch.randn(64, 5000), largest, SamplingSettings())
     assert drawn.tokens.max() < 5000
 
@@ -87,7 +92,7 @@ def test_the_last_uniform_stays_inside_a_large_vocabulary():
     ],
 )
 def test_top_k_and_top_p_keep_the_likeliest_and_renormalise(sampling, kept):
-    uniforms = np.linspace(0, 0.999, 40).astype(np.float32)
+    uniforms = np.linspace(0, 0.999, 40)
     drawn = draw(torch.tensor(LOGITS[:1]).repeat(40, 1), torch.from_numpy(uniforms), sampling)
     assert set(drawn.tokens.tolist()) == kept
     for row, uniform in enumerate(uniforms):

@@ -3,12 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hand_made import build_learner, spaces_of
-from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from torch import nn
 
-from espo_algo import ESPOConfig
-from espo_algo.weight_sync.packing import broadcast_weights, pack_state, unpack_state
+from espo_algo.weight_sync.packing import pack_state, unpack_state
 
 
 class Tied(nn.Module):
@@ -77,23 +74,3 @@ def test_missing_and_unknown_names_are_rejected_before_anything_changes() -> Non
     with pytest.raises(ValueError, match=r"missing \['beta'\], unknown \['other'\]"):
         unpack_state(module, state)
     assert torch.equal(module.embedding.weight, before)
-
-
-@pytest.mark.usefixtures("ray_session")
-def test_a_broadcast_reaches_the_local_runner_with_weights_and_regret_state(config: ESPOConfig) -> None:
-    group = config.build_learner_group(spaces=spaces_of(config))
-    runners = EnvRunnerGroup(config=config, num_env_runners=0)
-    learner, runner = group._learner, runners.local_env_runner
-    with torch.no_grad():
-        learner.language_module.model.value_head.bias.fill_(0.25)
-    learner.language_module.regret_beta.fill_(3.5)
-    learner._weights_seq_no = 4
-    broadcast_weights(group, runners, timeout_seconds=5)
-    assert runner.module.model.value_head.bias.item() == 0.25
-    assert runner.module.regret_control.controller.beta == 3.5
-    expected = pack_state(build_learner(config).language_module)
-    for name, array in pack_state(runner.module).items():
-        if not name.startswith(("regret_", "model.value_head")):
-            np.testing.assert_array_equal(array, expected[name])
-    episodes = runner.sample(num_episodes=2)
-    assert [episode.weights_version for episode in episodes] == [4, 4]

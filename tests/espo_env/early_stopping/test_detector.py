@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from flat import make_detector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from espo_env.early_stopping import FailureDetector, RegretStatistics
+from espo_env.early_stopping import DetectorState, RegretStatistics
 
 
 def slow_detector(regrets, values, *, mean, var, beta, smoothing, floor, clip, delta, rule, draw):
@@ -29,20 +30,20 @@ def slow_detector(regrets, values, *, mean, var, beta, smoothing, floor, clip, d
 
 
 def test_by_hand():
-    detector = FailureDetector(
+    detector = make_detector(
         1, RegretStatistics(mean=0.5, var=0.25), beta=1.0, smoothing=0.5, value_floor=0.2, clip=2.0, delta=1e-12
     )
     # (g - 0.5) / 0.5, clipped at 2: -1, 2 (of 5), 1; z: -0.5, 0.75, 0.875.
     steps = [(0.0, 0.9, -0.5, 0.9, False), (3.0, 0.8, 0.75, 0.8, False), (1.0, 0.1, 0.875, 0.2, True)]
     for regret, value, z, threshold, stop in steps:
         verdict = detector.update(np.array([regret], np.float32), np.array([value], np.float32))
-        assert verdict.z.tolist() == pytest.approx([z])
+        assert verdict.score.tolist() == pytest.approx([z])
         assert verdict.threshold.tolist() == pytest.approx([threshold])
         assert verdict.stop.tolist() == [stop]
 
 
 def test_a_confident_policy_is_never_stopped_by_regret():
-    detector = FailureDetector(2, beta=0.05)
+    detector = make_detector(2, beta=0.05)
     for _ in range(50):
         assert not detector.update(np.zeros(2, np.float32), np.full(2, -1.0, np.float32)).stop.any()
 
@@ -58,7 +59,7 @@ def test_a_confident_policy_is_never_stopped_by_regret():
 def test_equals_plain_loops_with_refilled_slots_in_any_order(seed, rule, slots, smoothing, beta):
     rng = np.random.default_rng(seed)
     constants = {"mean": 0.3, "var": 0.7, "floor": 0.2, "clip": 5.0, "delta": 1e-6}
-    detector = FailureDetector(
+    detector = make_detector(
         slots,
         RegretStatistics(0.3, 0.7),
         beta=beta,
@@ -82,7 +83,7 @@ def test_equals_plain_loops_with_refilled_slots_in_any_order(seed, rule, slots, 
             _, score, threshold, stop = slow_detector(
                 live[slot][0], live[slot][1], beta=beta, smoothing=smoothing, rule=rule, draw=live[slot][2], **constants
             )[-1]
-            assert verdict.z[row] == pytest.approx(score, rel=1e-4, abs=1e-5)
+            assert verdict.score[row] == pytest.approx(score, rel=1e-4, abs=1e-5)
             assert verdict.threshold[row] == pytest.approx(threshold, rel=1e-5)
             if abs(score - threshold) > 1e-4:
                 assert verdict.stop[row] == stop
@@ -102,13 +103,13 @@ def test_equals_plain_loops_with_refilled_slots_in_any_order(seed, rule, slots, 
 )
 def test_numpy_and_torch_agree_bit_for_bit_in_float32(seed, rule, mean, var, beta):
     rng = np.random.default_rng(seed)
-    in_numpy, in_torch = (FailureDetector(4, RegretStatistics(mean, var), beta=beta, rule=rule) for _ in range(2))
+    in_numpy, in_torch = (make_detector(4, RegretStatistics(mean, var), beta=beta, rule=rule) for _ in range(2))
     for step in range(12):
         regrets = rng.exponential(1.0, size=4).astype(np.float32)
         values = rng.uniform(-0.5, 1.0, size=4).astype(np.float32)
         left = in_numpy.update(regrets, values)
         right = in_torch.update(torch.from_numpy(regrets), torch.from_numpy(values))
-        for name in ("z", "threshold", "stop"):
+        for name in ("score", "threshold", "stop"):
             a, b = getattr(left, name), getattr(right, name).numpy()
             assert a.dtype == b.dtype
             np.testing.assert_array_equal(a, b)
@@ -122,7 +123,7 @@ def test_random_rule_in_torch_stops_where_it_stops_in_numpy():
     zeros = np.zeros(64, np.float32)
     stops = []
     for convert in (np.asarray, torch.from_numpy):
-        detector = FailureDetector(64, rule="random", beta=2.0)
+        detector = make_detector(64, rule="random", beta=2.0)
         detector.reset(draws=convert(draws))
         detector.reset(convert(np.array([3, 5])), convert(draws[[3, 5]]))
         stops.append([detector.update(convert(zeros), convert(zeros)).stop.tolist() for _ in range(30)])
@@ -130,26 +131,26 @@ def test_random_rule_in_torch_stops_where_it_stops_in_numpy():
 
 
 def test_disabled_it_tracks_and_stops_nothing():
-    enabled, disabled = (FailureDetector(3, beta=0.05, enabled=flag) for flag in (True, False))
+    enabled, disabled = (make_detector(3, beta=0.05, enabled=flag) for flag in (True, False))
     regrets, values = np.full(3, 9.0, np.float32), np.zeros(3, np.float32)
     on, off = enabled.update(regrets, values), disabled.update(regrets, values)
     assert on.stop.all()
     assert not off.stop.any()
     assert off.stop.dtype == np.bool_
-    np.testing.assert_array_equal(on.z, off.z)
+    np.testing.assert_array_equal(on.score, off.score)
 
 
 def test_new_statistics_leave_z_where_it_is():
-    detector = FailureDetector(1, beta=1.0)
-    first = detector.update(np.array([5.0], np.float32), np.array([0.5], np.float32)).z
-    detector.configure(RegretStatistics(5.0, 1.0), beta=3.0, enabled=True)
+    detector = make_detector(1, beta=1.0)
+    first = detector.update(np.array([5.0], np.float32), np.array([0.5], np.float32)).score
+    detector.configure(DetectorState(RegretStatistics(5.0, 1.0), beta=3.0))
     verdict = detector.update(np.array([5.0], np.float32), np.array([0.5], np.float32))
-    assert verdict.z == pytest.approx(0.9 * first)
+    assert verdict.score == pytest.approx(0.9 * first)
     assert verdict.threshold.tolist() == [1.5]
 
 
 def test_a_moved_slot_takes_its_state_along():
-    moved, stayed = (FailureDetector(3, rule="random", beta=1.0, seed=0) for _ in range(2))
+    moved, stayed = (make_detector(3, rule="random", beta=1.0, seed=0) for _ in range(2))
     draws = np.array([0.1, 0.2, 5.0], np.float32)
     for detector in (moved, stayed):
         detector.reset(draws=draws)
@@ -159,12 +160,12 @@ def test_a_moved_slot_takes_its_state_along():
     one = np.ones(1, np.float32)
     for _ in range(40):
         a, b = moved.update(one, one, np.array([0])), stayed.update(one, one, np.array([2]))
-        assert (a.stop, a.z) == (b.stop, b.z)
+        assert (a.stop, a.score) == (b.stop, b.score)
 
 
 def test_random_rule_has_a_constant_hazard_of_exp_minus_beta():
     slots, beta = 20_000, 2.0
-    detector = FailureDetector(slots, rule="random", beta=beta, seed=0)
+    detector = make_detector(slots, rule="random", beta=beta, seed=0)
     zeros = np.zeros(slots, np.float32)
     alive = np.ones(slots, bool)
     for step in range(1, 9):
@@ -188,4 +189,4 @@ def test_random_rule_has_a_constant_hazard_of_exp_minus_beta():
 )
 def test_refuses_constants_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
-        FailureDetector(**{"num_slots": 2} | options)
+        make_detector(**{"num_slots": 2} | options)

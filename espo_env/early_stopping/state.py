@@ -1,8 +1,9 @@
 """What early stopping learns from a batch.
 
-- :class:`RegretControl`: statistics, tolerance and warm-up, updated once a training batch (algorithm steps 2 and 4).
+- :class:`EarlyStoppingState`: statistics, tolerance and warm-up, updated once a training batch.
 
-The buffers of the RLModule own it (``rl_module.py``); this is the maths between two batches.
+Needs no RLlib: any training loop that has a batch's regrets, values and marks can adapt as ESPO does. There the buffers
+of the RLModule own it (``espo_algo/learning/rl_module.py``).
 """
 
 from __future__ import annotations
@@ -14,30 +15,25 @@ from typing import Literal
 
 import numpy as np
 
-from espo_algo.episodes import TokenEpisode
-from espo_algo.rollout.engine import RegretState
-from espo_env.early_stopping import (
-    CriticWarmup,
-    FailureDetector,
-    RegretStatistics,
-    ToleranceController,
-    calibrate_beta,
-    critical_betas,
-)
-from espo_env.types import StopReason
+from espo_env.early_stopping.detector import DetectorSettings, DetectorState
+from espo_env.early_stopping.regret import RegretStatistics
+from espo_env.early_stopping.tolerance import ToleranceController, calibrate_beta, critical_betas
+from espo_env.early_stopping.warmup import CriticWarmup
+from espo_env.types import StopReason, Trajectory
 
-__all__ = ["RegretControl", "StatisticsStart"]
+__all__ = ["EarlyStoppingState", "StatisticsStart"]
 
 StatisticsStart = Literal["first_batch", "zero_one"]
+"""Where mean and variance start: from the first batch's moments, or from 0 and 1."""
 
 
 @dataclass(frozen=True, slots=True)
-class RegretControl:
+class EarlyStoppingState:
     """The state of early stopping between two batches.
 
     Attributes:
         statistics: Mean and variance of the step regret.
-        controller: The tolerance ``beta`` and its controller.
+        tolerance: ``beta``, and how it is driven to the target stop rate.
         warmup: Whether stopping is on.
         start: ``"first_batch"``: statistics start from the first batch; ``"zero_one"``: from what they are.
         calibrate: Set ``beta`` from the rollouts of the batch that ends the warm-up (``beta="auto"``).
@@ -45,29 +41,29 @@ class RegretControl:
     """
 
     statistics: RegretStatistics = field(default_factory=RegretStatistics)
-    controller: ToleranceController = field(default_factory=ToleranceController)
+    tolerance: ToleranceController = field(default_factory=ToleranceController)
     warmup: CriticWarmup = field(default_factory=CriticWarmup)
     start: StatisticsStart = "first_batch"
     calibrate: bool = False
     num_updates: int = 0
 
     @property
-    def engine_state(self) -> RegretState:
-        """What the engines run the next batch with."""
-        return RegretState(self.statistics, self.controller.beta, enabled=self.warmup.done)
+    def detector_state(self) -> DetectorState:
+        """What the detector runs with while the next batch is collected."""
+        return DetectorState(self.statistics, self.tolerance.beta, enabled=self.warmup.done)
 
     def updated(
         self,
-        episodes: Sequence[TokenEpisode],
-        detector: FailureDetector,
+        trajectories: Sequence[Trajectory],
+        settings: DetectorSettings,
         critic_loss: float,
         explained_variance: float,
-    ) -> RegretControl:
+    ) -> EarlyStoppingState:
         """The state after a training batch.
 
         Args:
-            episodes: The batch, with its traces of regret and value.
-            detector: Gives the rule and constants that ``beta="auto"`` is calibrated for.
+            trajectories: The batch, n >= 1; their ``regrets``, ``values``, ``mark`` and ``stop_reason`` are read.
+            settings: The rule and constants that the batch was collected with.
             critic_loss: The critic's mean squared error in this batch's update.
             explained_variance: Share of the returns' variance that the critic explained before the update.
 
@@ -75,25 +71,25 @@ class RegretControl:
             Statistics take in every batch; the controller answers only to batches that were collected with stopping
             on; ``beta`` is calibrated on the batch that ends the warm-up, with the statistics that follow from it.
         """
-        regrets = np.concatenate([e.regrets for e in episodes])
+        regrets = np.concatenate([e.regrets for e in trajectories])
         first = self.num_updates == 0 and self.start == "first_batch"
         statistics = self.statistics.started(regrets) if first else self.statistics.updated(regrets)
         step = self.num_updates + 1
         # A batch whose returns do not vary explains nothing.
         explained = -math.inf if math.isnan(explained_variance) else explained_variance
         warmup = self.warmup.updated(critic_loss, step, explained)
-        controller = self.controller
-        if detector.rule == "never":
+        tolerance = self.tolerance
+        if settings.rule == "never":
             pass  # there is no tolerance to set
         elif self.warmup.done:
-            controller = controller.updated(sum(e.mark >= 0 for e in episodes) / len(episodes))
+            tolerance = tolerance.updated(sum(e.mark >= 0 for e in trajectories) / len(trajectories))
         elif warmup.done and self.calibrate:
-            detector.configure(statistics, controller.beta, enabled=True)
             critical = critical_betas(
-                detector,
-                [e.regrets for e in episodes],
-                [e.values for e in episodes],
-                keep_last=[e.stop_reason is StopReason.REGRET for e in episodes],
+                settings,
+                statistics,
+                [e.regrets for e in trajectories],
+                [e.values for e in trajectories],
+                keep_last=[e.stop_reason is StopReason.REGRET for e in trajectories],
             )
-            controller = replace(controller, beta=calibrate_beta(critical, controller.target, controller.bounds))
-        return replace(self, statistics=statistics, controller=controller, warmup=warmup, num_updates=step)
+            tolerance = replace(tolerance, beta=calibrate_beta(critical, tolerance.target, tolerance.bounds))
+        return replace(self, statistics=statistics, tolerance=tolerance, warmup=warmup, num_updates=step)

@@ -4,12 +4,13 @@ import math
 
 import numpy as np
 import pytest
+from flat import make_detector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espo_env.early_stopping import (
     CriticWarmup,
-    FailureDetector,
+    DetectorSettings,
     RegretStatistics,
     ToleranceController,
     calibrate_beta,
@@ -120,7 +121,7 @@ class TestWarmup:
 
 
 def stops_at(beta, rule, regrets, values, may_stop_last):
-    detector = FailureDetector(1, RegretStatistics(0.2, 0.5), beta=beta, rule=rule)
+    detector = make_detector(1, RegretStatistics(0.2, 0.5), beta=beta, rule=rule)
     for t, (g, v) in enumerate(zip(regrets, values, strict=True)):
         stop = detector.update(np.array([g], np.float32), np.array([v], np.float32)).stop[0]
         if stop and (t < len(regrets) - 1 or may_stop_last):
@@ -141,22 +142,23 @@ class TestCalibration:
         regrets = [rng.exponential(size=n).astype(np.float32) for n in lengths]
         values = [rng.uniform(-0.2, 1, size=n).astype(np.float32) for n in lengths]
         keep = rng.integers(0, 2, size=5).astype(bool) | (lengths == 0)
-        detector = FailureDetector(3, RegretStatistics(0.2, 0.5), beta=9.0, rule=rule)
-        critical = critical_betas(detector, regrets, values, keep)
+        critical = critical_betas(DetectorSettings(rule=rule), RegretStatistics(0.2, 0.5), regrets, values, keep)
         for i in range(5):
             if abs(critical[i] - beta) > 1e-4:
                 assert stops_at(beta, rule, regrets[i], values[i], keep[i]) == (critical[i] > beta)
 
     def test_nothing_recorded_gives_nothing(self):
-        assert critical_betas(FailureDetector(1), [], [], []).shape == (0,)
+        assert critical_betas(DetectorSettings(), RegretStatistics(), [], [], []).shape == (0,)
         with pytest.raises(ValueError, match="expected at least one recorded response"):
             calibrate_beta(np.zeros(0), 0.25, (0.05, 50.0))
 
     def test_a_response_that_cannot_be_stopped_has_no_critical_beta(self):
         one = np.ones(1, np.float32)
-        assert critical_betas(FailureDetector(1), [one], [one], [False]).tolist() == [-math.inf]
-        never = FailureDetector(1, rule="never")
-        assert calibrate_beta(critical_betas(never, [one], [one], [True]), 0.25, (0.05, 50.0)) == 0.05
+        assert critical_betas(DetectorSettings(), RegretStatistics(), [one], [one], [False]).tolist() == [-math.inf]
+        never = DetectorSettings(rule="never")
+        assert (
+            calibrate_beta(critical_betas(never, RegretStatistics(), [one], [one], [True]), 0.25, (0.05, 50.0)) == 0.05
+        )
 
     @pytest.mark.parametrize(("target", "stopped"), [(0.0, 0), (0.25, 2), (0.5, 4), (1.0, 8)])
     def test_stops_the_share_that_was_aimed_at(self, target, stopped):

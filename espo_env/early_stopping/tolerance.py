@@ -1,7 +1,6 @@
-"""What adapts between batches: the tolerance and the critic's warm-up (arXiv 2605.29860).
+"""The tolerance ``beta``: how it is driven to a stop rate, and how it is set from rollouts (arXiv 2605.29860).
 
 - :class:`ToleranceController`: drives ``beta`` so that the measured stop rate meets a target.
-- :class:`CriticWarmup`: keeps stopping off until the critic is worth listening to.
 - :func:`critical_betas`, :func:`calibrate_beta`: set ``beta`` from rollouts instead of from another scale's constant.
 """
 
@@ -15,9 +14,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from espo_env.early_stopping.detector import FailureDetector
+from espo_env.early_stopping.detector import DetectorSettings, DetectorState, FailureDetector
+from espo_env.early_stopping.regret import RegretStatistics
 
-__all__ = ["CriticWarmup", "ToleranceController", "calibrate_beta", "critical_betas"]
+__all__ = ["ToleranceController", "calibrate_beta", "critical_betas"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,83 +78,18 @@ class ToleranceController:
         return replace(self, beta=min(max(beta, self.bounds[0]), self.bounds[1]))
 
 
-@dataclass(frozen=True, slots=True)
-class CriticWarmup:
-    """Whether the critic is good enough for its value to decide about stops.
-
-    The paper: done when the critic's loss is below ``loss_threshold`` for ``patience`` consecutive updates, or changes
-    by less than ``change_threshold`` between neighbouring updates; in any case after ``max_fraction`` of the planned
-    steps. With 0/1 rewards a critic that knows nothing already meets that test (its squared error starts at
-    0.13 to 0.22), so ``min_explained_variance`` asks the better question instead.
-
-    Attributes:
-        loss_threshold: 0.5 in the paper.
-        patience: 3 in the paper.
-        change_threshold: 0.1 in the paper.
-        max_fraction: 0.1 in the paper.
-        total_steps: Planned number of updates, None where unknown: then nothing is forced.
-        min_explained_variance: If set, replaces both loss tests: done when the critic explains at least this share of
-            the returns' variance for ``patience`` consecutive updates.
-        done: Whether stopping is on. Never goes back.
-        streak: Consecutive updates that met the test so far.
-        last_loss: Critic loss of the last update, NaN before the first.
-    """
-
-    loss_threshold: float = 0.5
-    patience: int = 3
-    change_threshold: float = 0.1
-    max_fraction: float = 0.1
-    total_steps: int | None = None
-    min_explained_variance: float | None = None
-    done: bool = False
-    streak: int = 0
-    last_loss: float = math.nan
-
-    def __post_init__(self) -> None:
-        if self.patience < 1:
-            raise ValueError(f"expected patience >= 1, got {self.patience}")
-        if not 0.0 <= self.max_fraction <= 1.0:
-            raise ValueError(f"expected max_fraction in [0, 1], got {self.max_fraction}")
-        if self.total_steps is not None and self.total_steps < 1:
-            raise ValueError(f"expected total_steps >= 1 or None, got {self.total_steps}")
-        if self.min_explained_variance is not None and not self.min_explained_variance <= 1.0:
-            raise ValueError(f"expected min_explained_variance <= 1, got {self.min_explained_variance}")
-
-    def updated(self, critic_loss: float, step: int, explained_variance: float | None = None) -> CriticWarmup:
-        """The warm-up after an update.
-
-        Args:
-            critic_loss: Mean squared error of the critic in this update.
-            step: Number of updates done, this one included (1, 2, ...).
-            explained_variance: Share of the returns' variance explained; needed if ``min_explained_variance`` is set.
-
-        Raises:
-            ValueError: If the explained variance is needed and missing.
-        """
-        if self.done:
-            return self
-        if self.min_explained_variance is not None:
-            if explained_variance is None:
-                raise ValueError("expected explained_variance because min_explained_variance is set, got None")
-            good = explained_variance >= self.min_explained_variance
-            settled = False
-        else:
-            good = critic_loss < self.loss_threshold
-            # The first comparison with NaN is False: one update has no neighbour.
-            settled = abs(critic_loss - self.last_loss) < self.change_threshold
-        streak = self.streak + 1 if good else 0
-        forced = self.total_steps is not None and step >= self.max_fraction * self.total_steps
-        done = streak >= self.patience or settled or forced
-        return replace(self, done=done, streak=streak, last_loss=float(critic_loss))
-
-
 def critical_betas(
-    detector: FailureDetector, regrets: Sequence[Any], values: Sequence[Any], keep_last: Iterable[bool]
+    settings: DetectorSettings,
+    statistics: RegretStatistics,
+    regrets: Sequence[Any],
+    values: Sequence[Any],
+    keep_last: Iterable[bool],
 ) -> NDArray[np.float64]:
     """For each recorded response, the highest ``beta`` at which the detector's rule would have stopped it.
 
     Args:
-        detector: Its rule, statistics and constants are used; its slots and ``beta`` are left alone.
+        settings: Rule and constants.
+        statistics: What regrets are normalised with.
         regrets: Arrays of shape (T_i,), one a response.
         values: Arrays of shape (T_i,), one a response.
         keep_last: Per response, whether a stop may fall on its last step (not if it is the end-of-sequence token).
@@ -166,17 +101,7 @@ def critical_betas(
     out = np.full(len(lengths), -np.inf)
     if len(lengths) == 0:
         return out
-    replay = FailureDetector(
-        len(lengths),
-        detector.statistics,
-        beta=1.0,
-        smoothing=detector.smoothing,
-        value_floor=detector.value_floor,
-        clip=detector.clip,
-        delta=detector.delta,
-        rule=detector.rule,
-        seed=0,
-    )
+    replay = FailureDetector(len(lengths), settings, DetectorState(statistics, beta=1.0), seed=0)
     columns = np.zeros((2, len(lengths), max(lengths.max(), 0)), np.float32)
     for i, length in enumerate(lengths):
         columns[:, i, :length] = np.asarray(regrets[i])[:length], np.asarray(values[i])[:length]
@@ -184,7 +109,7 @@ def critical_betas(
         alive = np.flatnonzero(lengths > t)
         verdict = replay.update(columns[0, alive, t], columns[1, alive, t], alive)
         # With beta 1 the threshold is the gate.
-        out[alive] = np.maximum(out[alive], verdict.z.astype(np.float64) / verdict.threshold)
+        out[alive] = np.maximum(out[alive], verdict.score.astype(np.float64) / verdict.threshold)
     return out
 
 

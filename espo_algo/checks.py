@@ -1,0 +1,259 @@
+"""What a configuration has to satisfy before anything is started.
+
+- :func:`check_sizes`, :func:`check_settings`: its values, by themselves and against each other.
+- :func:`check_task`: the task against the model.
+
+Every complaint names what was expected, what came, and the section of the configuration that mends it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from ray.rllib.algorithms.ppo.ppo import PPOConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from espo_algo.learning.advantages import get_advantage_estimator
+from espo_algo.learning.model import CriticKind, Dtype
+from espo_algo.rollout.engines import EngineKind, get_engine
+from espo_algo.rollout.environment import make_vector_env
+from espo_algo.rollout.plans import EvaluationStops
+from espo_env.early_stopping import StatisticsStart
+from espo_env.token_mdp import TokenMDP
+
+if TYPE_CHECKING:
+    from espo_algo.config import ESPOConfig
+
+__all__ = ["UNREAD", "check_settings", "check_sizes", "check_task"]
+
+_CHOICES = (
+    ("language_model", "critic", CriticKind),
+    ("language_model", "dtype", Dtype),
+    ("early_stopping", "stops_in_evaluation", EvaluationStops),
+    ("early_stopping", "statistics_start", StatisticsStart),
+)
+_LOWEST = (
+    ("generation", "max_new_tokens", 1),
+    ("generation", "rollouts_per_prompt", 1),
+    ("training", "max_tokens_per_microbatch", 1),
+    ("training", "importance_weight_cap", 1),
+    ("fault_tolerance", "max_empty_rounds", 1),
+)
+
+UNREAD = {
+    "training": {
+        "use_critic": "",
+        "use_gae": ".training(advantage_estimator) chooses the estimator",
+        "train_batch_size": ".training(train_batch_size_per_learner) counts responses",
+        "model": ".language_model(...) sets the model",
+        "optimizer": ".training(lr, critic_lr, weight_decay) set AdamW",
+        "_learner_connector": "",
+        "add_default_connectors_to_learner_pipeline": "",
+    },
+    "learners": {"num_aggregator_actors_per_learner": ""},
+    "env_runners": {
+        "rollout_fragment_length": ".training(train_batch_size_per_learner) counts responses",
+        "batch_mode": "responses are always whole",
+        "explore": ".generation(greedy=True) takes the likeliest token, in evaluation",
+        "compress_observations": "",
+        "observation_filter": "",
+        "gym_env_vectorize_mode": "",
+        "episode_lookback_horizon": "",
+        "_env_to_module_connector": "",
+        "_module_to_env_connector": "",
+    },
+    "environment": {
+        "clip_rewards": "",
+        "normalize_actions": "",
+        "clip_actions": "",
+        "action_mask_key": "",
+        "observation_space": "the environment's own is taken",
+        "action_space": "the environment's own is taken",
+    },
+    "evaluation": {
+        "custom_evaluation_function": "",
+        "evaluation_force_reset_envs_before_iteration": "",
+        "evaluation_auto_duration_min_env_steps_per_sample": "",
+        "evaluation_auto_duration_max_env_steps_per_sample": "",
+    },
+    "framework": {"torch_skip_nan_gradients": "a step whose gradient is not finite is always skipped, and counted"},
+    "reporting": {"log_gradients": ""},
+}
+"""RLlib's settings that nothing here reads, by section, each with what does instead; they keep their defaults."""
+
+
+def check_sizes(config: ESPOConfig) -> None:
+    """Before RLlib's own checks, so that the message speaks of responses."""
+    if config.minibatch_size and config.minibatch_size > config.train_batch_size_per_learner:
+        _refuse(
+            config,
+            f"expected .training(minibatch_size) of at most train_batch_size_per_learner responses "
+            f"({config.train_batch_size_per_learner}), got {config.minibatch_size}",
+        )
+
+
+def check_settings(config: ESPOConfig) -> None:
+    """Everything that can be checked without building anything.
+
+    Raises:
+        ValueError: Naming what was expected, what came, and the section that mends it.
+    """
+    for section, name, choices in _CHOICES:
+        if (got := getattr(config, name)) not in get_args(choices):
+            _refuse(config, f"expected .{section}({name}) out of {list(get_args(choices))}, got {got!r}")
+    for section, name, low in _LOWEST:
+        if (got := getattr(config, name)) is not None and got < low:
+            _refuse(config, f"expected .{section}({name}) >= {low}, got {got}")
+    _check_unread(config)
+    for what, look in (
+        (".generation(engine): ", lambda: get_engine(config.engine)),
+        (".training(advantage_estimator): ", lambda: get_advantage_estimator(config.advantage_estimator)),
+        ("", lambda: (config.sampling, config.early_stopping_state, config.detector_settings)),
+    ):
+        try:
+            look()
+        except ValueError as error:
+            _refuse(config, f"{what}{error}")
+    _check_engine(config, get_engine(config.engine))
+    _check_batch(config)
+    if config.env_config.get("max_new_tokens", config.max_new_tokens) != config.max_new_tokens:
+        _refuse(
+            config,
+            f"expected one horizon, got .generation(max_new_tokens={config.max_new_tokens}) and "
+            f"env_config['max_new_tokens']={config.env_config['max_new_tokens']}",
+        )
+    if config.model_name is None:
+        _refuse(config, "expected .language_model(model=folder or hub name), got None")
+    elif _looks_like_folder(config.model_name) and not (Path(config.model_name) / "config.json").is_file():
+        _refuse(config, f"expected a model folder with a config.json, got {config.model_name!r}")
+
+
+def check_task(config: ESPOConfig) -> TokenMDP:
+    """Builds the environment and holds it against the model. ``ESPO`` calls it before any actor starts.
+
+    Returns:
+        The environment's task and horizon.
+
+    Raises:
+        ImportError: If the engine is not installed, or not in a version that is supported.
+        ValueError: If the engine does not support the architecture; if the model lacks tokens of the tokenizer, or
+            prompt and response do not fit its context.
+    """
+    model = config.pretrained_config
+    # The name of the class that the model is loaded as.
+    architecture = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model.model_type, model.model_type)
+    get_engine(config.engine).check_requirements(architecture, config.weight_transfer)
+    mdp: TokenMDP = make_vector_env(config).unwrapped.mdp
+    if mdp.vocab_size > model.vocab_size:
+        _refuse(
+            config,
+            f"expected a model with at least the tokenizer's {mdp.vocab_size} tokens, "
+            f"got {config.model_name!r} with {model.vocab_size}",
+        )
+    context = getattr(model, "max_position_embeddings", None)
+    if context is not None and mdp.max_length > context:
+        _refuse(
+            config,
+            f"expected prompts and responses of at most {context} tokens (the context of {config.model_name!r}), got "
+            f"prompts of up to {mdp.task.max_prompt_tokens} and .generation(max_new_tokens={mdp.max_new_tokens})",
+        )
+    return mdp
+
+
+def _check_unread(config: ESPOConfig) -> None:
+    defaults = PPOConfig()
+    for section, names in UNREAD.items():
+        for name, instead in names.items():
+            got, default = getattr(config, name), getattr(defaults, name)
+            by_rllib = config.in_evaluation and name in ("rollout_fragment_length", "batch_mode")
+            if got != default and not by_rllib:
+                hint = f"; {instead}" if instead else ""
+                what = f".{section}({name.removeprefix('_')})"
+                _refuse(config, f"expected {what} left at {default!r}, which nothing here reads, got {got!r}{hint}")
+
+
+def _check_engine(config: ESPOConfig, kind: EngineKind) -> None:
+    if config.engine_options and not kind.takes_options:
+        _refuse(
+            config,
+            f"expected .generation(engine_options) with an engine that takes options, got {config.engine_options!r} "
+            f"with engine={config.engine!r}",
+        )
+    backend = config.weight_transfer
+    if backend is not None and backend not in kind.weight_transfers:
+        _refuse(
+            config,
+            f"expected .generation(weight_transfer) None or out of {list(kind.weight_transfers)} with "
+            f"engine={config.engine!r}, got {backend!r}",
+        )
+    if kind.needs_process and not config.num_env_runners and (config.evaluation_interval or not config.in_evaluation):
+        where = "evaluation(evaluation_num" if config.in_evaluation else "env_runners(num"
+        _refuse(
+            config,
+            f"expected .{where}_env_runners) >= 1 with engine={config.engine!r}, which takes over its process, got 0",
+        )
+    gpus = config.num_gpus_per_env_runner
+    if kind.needs_gpu and not gpus:
+        _refuse(config, f"expected .env_runners(num_gpus_per_env_runner) > 0 with engine={config.engine!r}, got 0")
+    limits = {"gpu_memory_utilization", "kv_cache_memory_bytes"}
+    if kind.owns_gpus and 0 < gpus < 1 and not limits & config.engine_options.keys():
+        _refuse(
+            config,
+            f"expected .generation(engine_options) with one of {sorted(limits)} where a runner has a part of a GPU "
+            f"(num_gpus_per_env_runner={gpus}): by default the engine takes nearly all of its memory",
+        )
+    if backend == "ipc" and not config.in_evaluation:
+        engines = (config.num_env_runners + config.evaluation_num_env_runners) * config.workers_per_env_runner
+        if not (config.num_gpus_per_learner and gpus and config.num_learners >= engines):
+            _refuse(
+                config,
+                f"expected a learner on every GPU that has an engine with weight_transfer='ipc', got "
+                f"{config.num_learners} learners with num_gpus_per_learner={config.num_gpus_per_learner} for {engines} "
+                f"workers of engines with num_gpus_per_env_runner={gpus}",
+            )
+
+
+def _check_batch(config: ESPOConfig) -> None:
+    if not 0.0 <= config.shadow_fraction <= 1.0:
+        _refuse(config, f"expected .early_stopping(shadow_fraction) in [0, 1], got {config.shadow_fraction}")
+    prompts, rest = divmod(config.total_train_batch_size, config.rollouts_per_prompt)
+    if rest:
+        _refuse(
+            config,
+            f"expected a train batch that .generation(rollouts_per_prompt={config.rollouts_per_prompt}) divides, "
+            f"got {config.total_train_batch_size} responses",
+        )
+    if prompts < config.num_learners:
+        _refuse(
+            config,
+            f"expected at least one prompt a batch for each of {config.num_learners} learners (responses to a prompt "
+            f"stay together), got {prompts}: raise .training(train_batch_size_per_learner)",
+        )
+    if not config.in_evaluation and (config.top_p, config.top_k, config.greedy) != (1.0, 0, False):
+        _refuse(
+            config,
+            f"expected top_p 1, top_k 0 and greedy False in training (they bias PPO's ratio; put them into "
+            f".evaluation(evaluation_config=...)), got {config.top_p}, {config.top_k} and {config.greedy}",
+        )
+    if config.grad_clip is not None and config.grad_clip_by != "global_norm":
+        _refuse(config, f"expected .training(grad_clip_by='global_norm'), got {config.grad_clip_by!r}")
+    per_learner = config.train_batch_size_per_learner
+    steps = config.num_epochs * -(-per_learner // (config.minibatch_size or per_learner))
+    if config.use_kl_loss and steps == 1:
+        _refuse(
+            config,
+            f"expected several optimiser steps an iteration with .training(use_kl_loss=True), got one (num_epochs="
+            f"{config.num_epochs}, minibatch_size={config.minibatch_size} of {per_learner}): before its step the "
+            f"policy is the one that sampled, so the KL is 0 and its coefficient would halve for ever",
+        )
+
+
+def _refuse(config: Any, message: str) -> None:
+    config._value_error(message)
+
+
+def _looks_like_folder(name: str) -> bool:
+    """A hub name is ``name`` or ``owner/name``; everything else is meant as a path."""
+    return Path(name).exists() or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) is None or name.startswith((".", "~"))

@@ -1,0 +1,1 @@
+"""Small tasks that are learnt in minutes, and comparisons of stop rules on them."""

@@ -1,0 +1,83 @@
+"""The configuration that small experiments train with.
+
+- :func:`build_config`: the quickstart's, to start from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from espo_algo.config import ESPOConfig
+from espo_algo.experiments.settings import get_setting, measure_task
+from espo_algo.experiments.starts import make_start, num_heads
+
+__all__ = ["OUTPUT", "build_config"]
+
+OUTPUT = "quickstart_output"
+"""Where starts and results are kept, if nothing else is said."""
+
+
+def build_config(
+    *,
+    task: str = "arithmetic",
+    model: str | Path | None = None,
+    rule: str = "regret_value",
+    engine: str = "torch",
+    fail_reward: float = -1.0,
+    iterations: int = 60,
+    seed: int = 0,
+    output: str | Path = OUTPUT,
+    sft_steps: int | None = None,
+) -> ESPOConfig:
+    """The quickstart's training configuration.
+
+    Args:
+        task: ``arithmetic``, ``walk``, ``cycle`` or ``reasoning_gym:<generator>``.
+        model: Folder to start from; None for the small transformer, made under ``output`` where it is not there yet.
+        rule: Stop rule; ``"never"`` is plain PPO.
+        fail_reward: Reward of a stop; -1 in the paper, beside 0 for a wrong answer.
+        engine: What writes the responses.
+        iterations: Planned training iterations.
+        seed: Of problems, samples and minibatches.
+        output: Folder in which the small transformer is kept.
+        sft_steps: Updates of its supervised fine-tuning, at most; None for the task's own number.
+    """
+    setting = get_setting(task)
+    if model is not None and setting.env == "espo_env/ReasoningGym-v0":
+        setting = replace(setting, env_config={**setting.env_config, "tokenizer": str(model)})
+    horizon, _ = measure_task(setting)
+    return (
+        ESPOConfig()
+        .environment(setting.env, env_config=setting.env_config)
+        # The embedded engine runs beside the learner; vLLM takes a process, and the GPU where there is one.
+        .env_runners(
+            num_env_runners=0 if engine == "torch" else 1,
+            num_gpus_per_env_runner=0 if engine == "torch" else int(torch.cuda.is_available()),
+            num_envs_per_env_runner=96,
+        )
+        .language_model(model=model or make_start(task, output, sft_steps, num_heads(engine)), critic="separate")
+        .generation(engine=engine, max_new_tokens=horizon)
+        .early_stopping(
+            rule=rule,
+            fail_reward=fail_reward,
+            # The paper's constants belong to its models; these find their scale in the warm-up's rollouts.
+            beta="auto",
+            target_stop_rate=0.25,
+            tolerance_update="multiplicative",
+            tolerance_rate=0.2,
+            warmup_min_explained_variance=0.05,
+            planned_iterations=iterations,
+        )
+        .training(
+            lr=5e-5,
+            critic_lr=5e-4,
+            lambda_=0.95,
+            train_batch_size_per_learner=96,
+            minibatch_size=24,
+            num_epochs=1,
+        )
+        .debugging(seed=seed, log_level="ERROR")
+    )

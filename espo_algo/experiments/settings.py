@@ -1,0 +1,92 @@
+"""What is posed in an experiment, and how a start for it is made.
+
+- :class:`Setting`, :data:`SETTINGS`, :func:`get_setting`: a task with what its start needs.
+- :func:`measure_task`: horizon and task of a setting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+
+from espo_env.tasks import Task
+
+__all__ = ["GENERATORS", "SETTINGS", "Setting", "get_setting", "measure_task"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is posed, and how a start for it is made.
+
+    Attributes:
+        env: Gymnasium id.
+        env_config: Options of its task.
+        max_new_tokens: Horizon; None for a quarter more than the longest of 256 reference solutions.
+        accuracy: Sampled accuracy at which the supervised fine-tuning stops.
+        steps: Its updates, at most.
+        lr: Its learning rate.
+        batch_size: Problems in an update.
+        first: The task whose start this one's fine-tuning goes on from; empty for fresh weights.
+        slip_rate: Slips in the demonstrations of a second phase; 0 for none.
+        slip_steps: Updates of that phase, at a tenth of the learning rate.
+    """
+
+    env: str
+    env_config: dict[str, Any] = field(default_factory=dict)
+    max_new_tokens: int | None = None
+    accuracy: float = 0.45
+    steps: int = 1500
+    lr: float = 4e-3
+    batch_size: int = 64
+    first: str = ""
+    slip_rate: float = 0.0
+    slip_steps: int = 0
+
+
+SETTINGS = {
+    "arithmetic": Setting("espo_env/Arithmetic-v0", {"min_terms": 3, "max_terms": 6, "max_digits": 1}, 64),
+    "walk": Setting("espo_env/Walk-v0", {}, 40, accuracy=0.38, steps=2000, lr=3e-3, batch_size=96),
+    # Its tables are among the walk's, and are hard to learn alone.
+    "cycle": Setting(
+        "espo_env/Cycle-v0",
+        {},
+        40,
+        accuracy=0.5,
+        steps=400,
+        lr=3e-3,
+        batch_size=96,
+        first="walk",
+        slip_rate=0.06,
+        slip_steps=45,
+    ),
+}
+GENERATORS: dict[str, dict[str, Any]] = {
+    "chain_sum": {"prompt": "compact", "min_terms": 3, "max_terms": 6, "min_digits": 1, "max_digits": 1},
+}
+
+
+def get_setting(task: str) -> Setting:
+    """The setting of ``arithmetic``, ``walk``, ``cycle`` or ``reasoning_gym:<generator>``.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+    kind, _, generator = task.partition(":")
+    if task in SETTINGS:
+        return SETTINGS[task]
+    if kind != "reasoning_gym" or not generator:
+        raise ValueError(f"expected a task out of {sorted(SETTINGS)} or 'reasoning_gym:<generator>', got {task!r}")
+    return Setting("espo_env/ReasoningGym-v0", {"generator": generator, **GENERATORS.get(generator, {})})
+
+
+def measure_task(setting: Setting) -> tuple[int, Task]:
+    """Horizon and task of a setting."""
+    # The horizon is not known yet, and the task does not depend on it.
+    env: Any = gym.make(setting.env, max_new_tokens=1, **setting.env_config).unwrapped
+    task: Task = env.task
+    if setting.max_new_tokens is not None:
+        return setting.max_new_tokens, task
+    longest = max(len(task.encode_solution(task.problem(index))) for index in range(256))
+    return longest + longest // 4, task

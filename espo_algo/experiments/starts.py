@@ -1,0 +1,75 @@
+"""The small transformers that experiments start from.
+
+- :func:`make_start`: made by supervised fine-tuning, or taken where it is there already.
+- :func:`num_heads`: attention heads that an engine wants them to have.
+- :func:`slips`: demonstrations with mistakes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from transformers import AutoModelForCausalLM
+
+from espo_algo.experiments.settings import get_setting, measure_task
+from espo_algo.learning.sft import Demonstrate, save_model, small_model, supervised_fine_tuning
+from espo_env.tasks import CycleTask
+
+__all__ = ["make_start", "num_heads", "slips"]
+
+_NUM_HEADS = 4
+
+
+def num_heads(engine: str) -> int:
+    """VLLM's attention on a CPU knows no heads of less than 32."""
+    return 2 if engine == "vllm" else _NUM_HEADS
+
+
+def make_start(name: str, output: str | Path, sft_steps: int | None = None, heads: int = _NUM_HEADS) -> Path:
+    """Makes the small transformer, or takes the one that is there with the same setting."""
+    setting = get_setting(name)
+    if sft_steps is not None:
+        setting = replace(setting, steps=sft_steps, slip_steps=min(setting.slip_steps, sft_steps))
+    suffix = "" if heads == _NUM_HEADS else f"-{heads}-heads"
+    folder = Path(output) / f"start-{name.replace(':', '-')}{suffix}"
+    record, wanted = folder / "sft.json", json.loads(json.dumps(asdict(setting)))
+    if record.is_file() and json.loads(record.read_text("utf-8"))["setting"] == wanted:
+        return folder
+    horizon, task = measure_task(setting)
+    if setting.first:
+        model = AutoModelForCausalLM.from_pretrained(make_start(setting.first, output, sft_steps, heads))
+    else:
+        model = small_model(task, max_length=task.max_prompt_tokens + horizon, num_heads=heads)
+    points = supervised_fine_tuning(
+        model,
+        task,
+        max_new_tokens=horizon,
+        steps=setting.steps,
+        lr=setting.lr,
+        batch_size=setting.batch_size,
+        until=setting.accuracy,
+    )
+    if setting.slip_steps and isinstance(task, CycleTask):
+        points += supervised_fine_tuning(
+            model,
+            task,
+            max_new_tokens=horizon,
+            steps=setting.slip_steps,
+            lr=setting.lr / 10,
+            demonstrate=slips(task, setting.slip_rate, horizon),
+            evaluate_every=setting.slip_steps,
+        )
+    if folder.exists():
+        shutil.rmtree(folder)
+    save_model(model, task, folder)
+    # Last, so that a folder that was left half-way is not taken.
+    record.write_text(json.dumps({"setting": wanted, "points": [asdict(p) for p in points]}, indent=2) + "\n", "utf-8")
+    return folder
+
+
+def slips(task: CycleTask, rate: float, max_new_tokens: int) -> Demonstrate:
+    """Demonstrations that slip now and then and walk on: what teaches a model to ramble."""
+    return lambda problem, rng: task.slipped_demonstration(problem, rng, rate, max_new_tokens)

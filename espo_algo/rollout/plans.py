@@ -1,0 +1,72 @@
+"""Which responses are collected: problem, seed, group and mark of each, for training and evaluation alike.
+
+- :class:`ResponsePlan`: one response to collect.
+- :class:`Planner`: the plan of the ``n``-th response of a run.
+- :data:`EvaluationStops`: what the failure detector does in evaluation.
+
+A plan depends on the run's seed and its number alone, on no runner, batch or engine. So a restored run goes on where it
+was, and two policies are compared on the same problems with the same luck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from espo_algo.rollout.noise import SHADOW, stream
+
+__all__ = ["EvaluationStops", "Planner", "ResponsePlan"]
+
+EvaluationStops = Literal["off", "mark", "stop"]
+"""Nothing; write down where it fires, which measures false positives; stop there."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsePlan:
+    """One response to collect.
+
+    Attributes:
+        problem_index: Index in the environment's split.
+        seed: Sampling seed.
+        group: Number of the prompt in the run; the responses to it share the number.
+        mark_only: Only mark where the detector fires.
+    """
+
+    problem_index: int
+    seed: int
+    group: int = 0
+    mark_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Plans the responses of a run.
+
+    Attributes:
+        problem_of: Index of the problem that the ``i``-th prompt poses, for every ``i >= 0``.
+        seed: Seed of the responses.
+        rollouts_per_prompt: Responses to each problem; they stand behind each other.
+        shadow_fraction: Share of the responses on which a stop is only marked, drawn response by response from a stream
+            of its own: 0 for none, 1 for all.
+    """
+
+    problem_of: Callable[[int], int]
+    seed: int
+    rollouts_per_prompt: int = 1
+    shadow_fraction: float = 0.0
+
+    def plans(self, numbers: Iterable[int]) -> list[ResponsePlan]:
+        """The plans of these responses of the run, counted from 0."""
+        return [self._plan(int(number)) for number in numbers]
+
+    def _plan(self, number: int) -> ResponsePlan:
+        seed = int(np.random.SeedSequence((self.seed, number)).generate_state(1, np.uint64)[0] >> 1)
+        group = number // self.rollouts_per_prompt
+        # Nothing is drawn where all or none are marked.
+        mark_only = self.shadow_fraction > 0 and (
+            self.shadow_fraction >= 1 or stream(seed, SHADOW).random() < self.shadow_fraction
+        )
+        return ResponsePlan(self.problem_of(group), seed, group, mark_only)

@@ -1,0 +1,75 @@
+"""Calls on runners and learners that wait for their answers, and for no longer than they were told.
+
+- :func:`ask_runners`: a call on every healthy remote runner.
+- :func:`ask_learners`: a call on every learner.
+
+RLlib drops a call that meets a busy actor without a word, and gives errors back as if they were answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ray.rllib.core.learner.learner_group import LearnerGroup
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
+
+__all__ = ["ask_learners", "ask_runners"]
+
+T = TypeVar("T")
+
+
+def ask_runners(env_runner_group: EnvRunnerGroup, call: Callable[[Any], T], timeout: float) -> list[T]:
+    """Makes a call on every healthy remote runner.
+
+    Args:
+        env_runner_group: Its local runner is left out.
+        call: Runs in the runners.
+        timeout: Seconds that a runner may take.
+
+    Returns:
+        What the runners answered; one that died on the way is left out.
+
+    Raises:
+        RuntimeError: If a runner that is still healthy afterwards did not answer in time, naming it.
+    """
+
+    def numbered(runner: Any) -> tuple[int, T]:
+        return int(runner.worker_index), call(runner)
+
+    answers = env_runner_group.foreach_env_runner(numbered, local_env_runner=False, timeout_seconds=timeout)
+    healthy = env_runner_group.healthy_worker_ids()
+    if missing := sorted(set(healthy) - {runner for runner, _ in answers}):
+        raise RuntimeError(f"expected an answer of runners {healthy} within {timeout} s, got none from {missing}")
+    return [answer for _, answer in answers]
+
+
+def ask_learners(learner_group: LearnerGroup, call: Callable[[Any], T], timeout: float) -> list[T]:
+    """Makes a call on every learner.
+
+    Args:
+        learner_group: Local or remote.
+        call: Runs in the learners.
+        timeout: Seconds that a remote learner may take.
+
+    Returns:
+        What the learners answered, by rank.
+
+    Raises:
+        RuntimeError: If a remote learner is dead or did not answer in time, naming it.
+        Exception: What the call raised in a learner.
+    """
+    results = learner_group.foreach_learner(call, timeout_seconds=timeout)
+    if learner_group.is_local:
+        return [result.get() for result in results]
+    answers = {result.actor_id: result for result in results}
+    if missing := [rank for rank in range(len(learner_group)) if rank not in answers]:
+        raise RuntimeError(
+            f"expected an answer of {len(learner_group)} learners within {timeout} s, got none from {missing} (dead, "
+            "or still busy)"
+        )
+    for rank in sorted(answers):
+        if not answers[rank].ok:
+            error = answers[rank].get()
+            raise RuntimeError(f"expected an answer of learner {rank}, got {error!r}") from error
+    return [answers[rank].get() for rank in sorted(answers)]
