@@ -1,6 +1,6 @@
 """What a configuration has to satisfy before anything is started.
 
-- :func:`check_sizes`, :func:`check_settings`: its values, by themselves and against each other.
+- :func:`check_inherited`, :func:`check_settings`: its values, by themselves and against each other.
 - :func:`check_task`: the task against the model.
 
 Every complaint names what was expected, what came, and the section of the configuration that mends it.
@@ -26,7 +26,7 @@ from espo_env.token_mdp import TokenMDP
 if TYPE_CHECKING:
     from espo_algo.config import ESPOConfig
 
-__all__ = ["UNREAD", "check_settings", "check_sizes", "check_task"]
+__all__ = ["UNREAD", "check_inherited", "check_settings", "check_task"]
 
 _CHOICES = (
     ("language_model", "critic", CriticKind),
@@ -84,8 +84,18 @@ UNREAD = {
 """RLlib's settings that nothing here reads, by section, each with what does instead; they keep their defaults."""
 
 
-def check_sizes(config: ESPOConfig) -> None:
-    """Before RLlib's own checks, so that the message speaks of responses."""
+def check_inherited(config: ESPOConfig) -> None:
+    """RLlib's own settings, before RLlib checks them: those that nothing reads, and those that count responses here.
+
+    Raises:
+        ValueError: As :func:`check_settings`.
+    """
+    _check_unread(config)
+    if not config.use_kl_loss:
+        defaults = PPOConfig()
+        for name in ("kl_coeff", "kl_target"):
+            if (got := getattr(config, name)) != getattr(defaults, name):
+                _refuse(config, f"expected .training(use_kl_loss=True) beside {name}={got}, got False")
     if config.minibatch_size and config.minibatch_size > config.train_batch_size_per_learner:
         _refuse(
             config,
@@ -106,7 +116,6 @@ def check_settings(config: ESPOConfig) -> None:
     for section, name, low in _LOWEST:
         if (got := getattr(config, name)) is not None and got < low:
             _refuse(config, f"expected .{section}({name}) >= {low}, got {got}")
-    _check_unread(config)
     for what, look in (
         (".generation(engine): ", lambda: get_engine(config.engine)),
         (".training(advantage_estimator): ", lambda: get_advantage_estimator(config.advantage_estimator)),

@@ -14,7 +14,7 @@ from ray.rllib.algorithms.ppo.ppo import PPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from transformers import AutoConfig, PretrainedConfig
 
-from espo_algo.checks import check_settings, check_sizes, check_task
+from espo_algo.checks import check_inherited, check_settings, check_task
 from espo_algo.learning.learner import ESPOLearner
 from espo_algo.learning.model import CriticKind, Dtype
 from espo_algo.learning.rl_module import LanguageModelRLModule
@@ -339,7 +339,7 @@ class ESPOConfig(PPOConfig):
         Raises:
             ValueError: Naming what was expected, what came, and the section that mends it.
         """
-        check_sizes(self)
+        check_inherited(self)
         super().validate()
         check_settings(self)
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo.ppo import PPOConfig
 
 from espo_algo import ESPO, ESPOConfig
+from espo_algo.checks import UNREAD
 from espo_algo.rollout.engines import get_engine
 from espo_algo.rollout.env_runner import ESPOEnvRunner
 from espo_algo.rollout.environment import make_vector_env
@@ -224,6 +226,17 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("training", {"minibatch_size": 9}, r"minibatch_size\) of at most .* responses \(8\), got 9"),
     ("training", {"max_tokens_per_microbatch": 0}, r"max_tokens_per_microbatch\) >= 1, got 0"),
     ("training", {"importance_weight_cap": 0.5}, r"importance_weight_cap\) >= 1, got 0.5"),
+    (
+        "training",
+        {"use_gae": False},
+        r"\(use_gae\) left at True.*, got False; .training\(advantage_estimator\)",
+    ),
+    ("training", {"use_critic": False}, r"training\(use_critic\) left at True, which nothing here reads, got False"),
+    ("training", {"train_batch_size": 64}, r"training\(train_batch_size\) left at 4000, .*, got 64; .*per_learner"),
+    ("training", {"kl_coeff": 0.5}, r"use_kl_loss=True\) beside kl_coeff=0.5, got False"),
+    ("training", {"use_kl_loss": True}, r"several optimiser steps an iteration .*, got one \(num_epochs=1"),
+    ("training", {"advantage_estimator": "vtrace"}, r"advantage_estimator\): expected .*\['gae', 'group'\].*'vtrace'"),
+    ("env_runners", {"explore": False}, r"env_runners\(explore\) left at True, .*, got False; .*greedy=True"),
     ("training", {"grad_clip_by": "value"}, r"grad_clip_by='global_norm'\), got 'value'"),
     ("language_model", {"critic": "none"}, r"\['shared', 'separate'\], got 'none'"),
     ("language_model", {"dtype": "float8"}, r"\['float32', 'bfloat16'\], got 'float8'"),
@@ -278,6 +291,31 @@ def test_wrong_values_are_named_with_what_was_expected(
     getattr(config, section)(**options)
     with pytest.raises(ValueError, match=message):
         config.validate()
+
+
+@pytest.mark.parametrize(("section", "name"), [(section, name) for section in UNREAD for name in UNREAD[section]])
+def test_a_setting_that_nothing_reads_is_refused_and_its_section_has_it(
+    config: ESPOConfig, section: str, name: str
+) -> None:
+    parameters = inspect.signature(getattr(AlgorithmConfig, section)).parameters
+    assert name.removeprefix("_") in {*parameters, *inspect.signature(PPOConfig.training).parameters}
+    setattr(config, name, "something else")
+    with pytest.raises(
+        ValueError, match=rf"expected .{section}\({name.removeprefix('_')}\) left at .*'something else'"
+    ):
+        config.validate()
+
+
+def test_each_learner_needs_a_prompt(config: ESPOConfig) -> None:
+    config.generation(rollouts_per_prompt=8).learners(num_learners=2)
+    config.training(train_batch_size_per_learner=4, minibatch_size=4)
+    with pytest.raises(ValueError, match=r"one prompt a batch for each of 2 learners .*, got 1"):
+        config.validate()
+
+
+def test_a_kl_coefficient_may_adapt_where_there_are_several_steps(config: ESPOConfig) -> None:
+    config.training(use_kl_loss=True, num_epochs=2).validate()
+    config.training(num_epochs=1, minibatch_size=4).validate()
 
 
 def test_what_is_right_passes(config: ESPOConfig) -> None:

@@ -120,6 +120,19 @@ def test_restored_remote_runners_have_the_checkpoints_weights(two_runners, tmp_p
     assert algo._responses_planned % 32 == 0
 
 
+def test_a_state_that_is_set_reaches_a_runner_that_is_busy(two_runners):
+    """RLlib's own sync drops a runner that has not answered its last call."""
+    algo, _ = two_runners
+    state, expected = algo.get_state(), weights(algo)
+    algo.train()
+    for actor in algo.env_runner_group._worker_manager._actors.values():
+        actor.apply.remote(lambda runner: time.sleep(1))
+    algo.set_state(state)
+    assert_same(weights(algo), expected)
+    for received in runner_weights(algo):
+        assert_same(received, expected)
+
+
 @pytest.mark.parametrize("num_learners", [1, 2])
 def test_learner_actors_learn_what_a_local_learner_learns(coin_config, reference, num_learners):
     expected, _ = reference

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from espo_algo import ESPOConfig, LanguageModelWithCritic
 from espo_algo.evaluation import evaluate_policy
 from espo_algo.learning.sft import small_model
+from espo_algo.rollout.embedded.engine import TorchEngine
 from espo_algo.rollout.engine import SamplingSettings
 from espo_env.early_stopping import CriticWarmup, EarlyStoppingState, RegretStatistics, ToleranceController
 from espo_env.grading import Grade
@@ -170,3 +172,20 @@ def test_configuration_is_left_as_it_was(config, model):
 def test_bad_arguments_are_named(config, model, options, message):
     with pytest.raises(ValueError, match=message):
         evaluate_policy(config, model, **{"stops": "off"} | options)
+
+
+def test_an_engine_is_shut_down_where_something_raises(config, model, monkeypatch):
+    """It kept its memory."""
+    closed = []
+    shutdown = TorchEngine.shutdown
+    monkeypatch.setattr(TorchEngine, "shutdown", lambda engine: closed.append(engine) or shutdown(engine))
+
+    class FullDisk:
+        episodes: ClassVar[dict] = {}
+
+        def append(self, number, episode):
+            raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        evaluate_policy(config, model, num_problems=8, stops="off", log=FullDisk())
+    assert len(closed) == 1

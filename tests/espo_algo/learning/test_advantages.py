@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from espo_algo.learning.advantages import AdvantageInputs, generalized_advantages
+from espo_algo.learning.advantages import AdvantageInputs, generalized_advantages, group_normalized_advantages
 
 
 def gae(values, final_rewards, final_values, gamma, lambda_):
@@ -96,3 +96,22 @@ def test_a_response_does_not_depend_on_its_batch(batch: list[tuple[list[float], 
     for i, (v, r, b) in enumerate(batch):
         (alone,), _ = gae([floats(*v)], floats(r), floats(b), 0.9, 0.8)
         np.testing.assert_array_equal(together[i], alone)
+
+
+def test_a_group_is_normalised_by_its_own_rewards_by_hand() -> None:
+    """Rewards 1, 0, 0, 1 of group 7 (mean 1/2, deviation 1/2), 1 and 1 of group 2."""
+    x = AdvantageInputs(
+        values=[floats(*[0.25] * n) for n in (1, 3, 2, 1, 2, 1)],
+        final_rewards=floats(1, 1, 0, 0, 1, 1),
+        final_values=floats(0, 0, 0, 0, 0, 0.5),
+        groups=np.array([7, 2, 7, 7, 2, 7]),
+        gamma=0.5,
+        lambda_=0.95,
+    )
+    advantages, targets = group_normalized_advantages(x)
+    for found, expected, length in zip(advantages, (1, 0, -1, -1, 0, 1), (1, 3, 2, 1, 2, 1), strict=True):
+        np.testing.assert_allclose(found, np.full(length, expected), atol=1e-5)
+        assert found.dtype == np.float32
+    # The critic's targets are the discounted returns.
+    for found, expected in zip(targets, ([1], [0.25, 0.5, 1], [0, 0], [0], [0.5, 1], [1.25]), strict=True):
+        np.testing.assert_allclose(found, expected)

@@ -81,6 +81,24 @@ def test_shards_keep_every_episode_whole_and_learners_in_step(
     assert -(-max(counts) // steps) <= minibatch or steps == min(counts)
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=30), st.integers(1, 4))
+def test_responses_to_a_prompt_stay_on_one_learner(groups: list[int], learners: int) -> None:
+    if len(set(groups)) < learners:
+        return
+    episodes = random_episodes([3] * len(groups))
+    for episode, group in zip(episodes, groups, strict=True):
+        episode.group = group
+    shards = WholeEpisodeTrainingData(episodes=episodes).shard(learners, minibatch_size=4, num_epochs=1)
+    dealt = [{episode.group for episode in shard.episodes} for shard, _ in shards]
+    assert sum(map(len, dealt)) == len(set(groups))
+    counts = [len(groups_here) for groups_here in dealt]
+    assert max(counts) - min(counts) <= 1
+    # In the batch's own order.
+    for shard, _ in shards:
+        assert [e.request_id for e in shard.episodes] == sorted(e.request_id for e in shard.episodes)
+
+
 def test_shards_share_out_the_tokens() -> None:
     episodes = random_episodes([30, 28, 12, 10, 9, 8, 2, 1])
     shards = WholeEpisodeTrainingData(episodes=episodes).shard(2, minibatch_size=2, num_epochs=1)
