@@ -21,31 +21,13 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random two-layer Qwen2 with the arithmetic task's tokenizer; its embedding has three rows too many."""
-    import torch
-    from transformers import AutoModelForCausalLM, Qwen2Config
+    from tiny_models import save_tiny_model
 
     from espo_env.tasks import ArithmeticTask
 
-    tokenizer = ArithmeticTask().tokenizer
-    config = Qwen2Config(
-        vocab_size=tokenizer.vocab_size + 3,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        tie_word_embeddings=True,
-        # Wide enough for token probabilities that differ.
-        initializer_range=0.2,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-    )
+    # Initialised wide enough for token probabilities that differ.
     folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return save_tiny_model(folder, ArithmeticTask().tokenizer, spare_tokens=3, initializer_range=0.2)
 
 
 @pytest.fixture

@@ -8,15 +8,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from espo_env.imports import import_object
+from espo_env.registry import Registry
 
 __all__ = [
     "ADVANTAGE_ESTIMATORS",
@@ -108,38 +107,15 @@ def group_normalized_advantages(x: AdvantageInputs) -> tuple[list[Floats], list[
     )
 
 
-_estimators: dict[str, AdvantageEstimator] = {
-    "gae": generalized_advantages,
-    "group": group_normalized_advantages,
-}
-ADVANTAGE_ESTIMATORS: Mapping[str, AdvantageEstimator] = MappingProxyType(_estimators)
-"""All registered estimators by name; read-only, see :func:`register_advantage_estimator`."""
+ADVANTAGE_ESTIMATORS: Registry[AdvantageEstimator] = Registry(
+    "an advantage estimator",
+    "module:function",
+    callable,
+    {"gae": generalized_advantages, "group": group_normalized_advantages},
+)
+"""All registered estimators by name."""
 
-
-def get_advantage_estimator(name: str) -> AdvantageEstimator:
-    """The estimator of that name, or the function at ``"module:function"``, which every process finds by itself.
-
-    Raises:
-        ValueError: If there is none; the message lists those there are.
-    """
-    if name in _estimators:
-        return _estimators[name]
-    if ":" not in str(name):
-        raise ValueError(
-            f"expected an advantage estimator out of {sorted(_estimators)}, or 'module:function', got {name!r}"
-        )
-    estimator = import_object(name, "an advantage estimator as 'module:function'")
-    if not callable(estimator):
-        raise ValueError(f"expected a function as advantage estimator at {name!r}, got {estimator!r}")
-    return estimator
-
-
-def register_advantage_estimator(name: str, estimator: AdvantageEstimator) -> None:
-    """Adds an estimator of your own under a name, in this process; remote learners know it by ``"module:function"``.
-
-    Raises:
-        ValueError: If the name is taken by another estimator.
-    """
-    if _estimators.get(name, estimator) is not estimator:
-        raise ValueError(f"expected a new name for an advantage estimator, got {name!r}, which is taken")
-    _estimators[name] = estimator
+get_advantage_estimator = ADVANTAGE_ESTIMATORS.find
+"""See :meth:`~espo_env.registry.Registry.find`."""
+register_advantage_estimator = ADVANTAGE_ESTIMATORS.register
+"""See :meth:`~espo_env.registry.Registry.register`."""

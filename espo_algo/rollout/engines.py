@@ -8,13 +8,12 @@ An engine's code is imported when one is built.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from espo_algo.rollout.engine import Engine, EngineSettings
 from espo_env.imports import import_object
+from espo_env.registry import Registry
 
 if TYPE_CHECKING:
     from espo_algo.learning.model import LanguageModelWithCritic
@@ -65,46 +64,25 @@ class EngineKind:
             check(architecture, weight_transfer)
 
 
-_engines = {
-    "torch": EngineKind("espo_algo.rollout.embedded.engine:TorchEngine"),
-    "vllm": EngineKind(
-        "espo_algo.rollout.vllm.engine:VLLMEngine",
-        needs_process=True,
-        owns_gpus=True,
-        takes_options=True,
-        weight_transfers=("nccl", "ipc"),
-        requirements="espo_algo.rollout.vllm.support:check_vllm",
-    ),
-}
-ENGINES: Mapping[str, EngineKind] = MappingProxyType(_engines)
-"""All registered kinds by name; read-only, see :func:`register_engine`."""
+ENGINES: Registry[EngineKind] = Registry(
+    "an engine",
+    "module:NAME",
+    lambda found: isinstance(found, EngineKind),
+    {
+        "torch": EngineKind("espo_algo.rollout.embedded.engine:TorchEngine"),
+        "vllm": EngineKind(
+            "espo_algo.rollout.vllm.engine:VLLMEngine",
+            needs_process=True,
+            owns_gpus=True,
+            takes_options=True,
+            weight_transfers=("nccl", "ipc"),
+            requirements="espo_algo.rollout.vllm.support:check_vllm",
+        ),
+    },
+)
+"""All registered kinds by name."""
 
-
-def get_engine(name: str) -> EngineKind:
-    """The kind of that name, or the :class:`EngineKind` at ``"module:NAME"``, which every process finds by itself.
-
-    Raises:
-        ValueError: If there is none; the message lists those there are.
-    """
-    if name in _engines:
-        return _engines[name]
-    if ":" not in str(name):
-        raise ValueError(f"expected an engine out of {sorted(_engines)}, or 'module:NAME', got {name!r}")
-    kind = import_object(name, "an engine as 'module:NAME'")
-    if not isinstance(kind, EngineKind):
-        raise ValueError(f"expected an EngineKind at {name!r}, got {kind!r}")
-    return kind
-
-
-def register_engine(name: str, kind: EngineKind) -> None:
-    """Adds an engine of your own under a name, in this process.
-
-    Runner actors are other processes: they know it by ``"module:NAME"``, or where a module that they import registers
-    it.
-
-    Raises:
-        ValueError: If the name is taken by another kind.
-    """
-    if _engines.get(name, kind) != kind:
-        raise ValueError(f"expected a new name for an engine, got {name!r}, which is taken")
-    _engines[name] = kind
+get_engine = ENGINES.find
+"""See :meth:`~espo_env.registry.Registry.find`."""
+register_engine = ENGINES.register
+"""See :meth:`~espo_env.registry.Registry.register`."""

@@ -19,14 +19,13 @@ could never fire.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from espo_env.imports import import_object
+from espo_env.registry import Registry
 
 __all__ = ["STOP_RULES", "RuleInputs", "StopRule", "get_stop_rule", "register_stop_rule"]
 
@@ -85,44 +84,21 @@ def never(x: RuleInputs) -> tuple[Any, Any]:
     return x.z, x.values * 0 + float("inf")
 
 
-_rules: dict[str, StopRule] = {
-    "regret_value": regret_value,
-    "value_only": value_only,
-    "regret_only": regret_only,
-    "random": random,
-    "never": never,
-}
-STOP_RULES: Mapping[str, StopRule] = MappingProxyType(_rules)
-"""All registered rules by name; read-only, see :func:`register_stop_rule`."""
+STOP_RULES: Registry[StopRule] = Registry(
+    "a stop rule",
+    "module:function",
+    callable,
+    {
+        "regret_value": regret_value,
+        "value_only": value_only,
+        "regret_only": regret_only,
+        "random": random,
+        "never": never,
+    },
+)
+"""All registered rules by name."""
 
-
-def get_stop_rule(name: str) -> StopRule:
-    """The rule of that name, or at that place.
-
-    Args:
-        name: A registered name, or ``"module:function"``, which every process finds by itself.
-
-    Raises:
-        ValueError: If there is none; the message lists those there are.
-    """
-    if name in _rules:
-        return _rules[name]
-    if ":" not in name:
-        raise ValueError(f"expected a stop rule out of {sorted(_rules)}, or 'module:function', got {name!r}")
-    rule = import_object(name, "a stop rule as 'module:function'")
-    if not callable(rule):
-        raise ValueError(f"expected a function as stop rule at {name!r}, got {rule!r}")
-    return rule
-
-
-def register_stop_rule(name: str, rule: StopRule) -> None:
-    """Adds a rule of your own, so that ``rule=name`` works in this process.
-
-    Rollout actors and vLLM's workers are other processes, which know a rule by ``"module:function"``.
-
-    Raises:
-        ValueError: If the name is taken by another rule.
-    """
-    if _rules.get(name, rule) is not rule:
-        raise ValueError(f"expected a new name for a stop rule, got {name!r}, which is taken")
-    _rules[name] = rule
+get_stop_rule = STOP_RULES.find
+"""See :meth:`~espo_env.registry.Registry.find`."""
+register_stop_rule = STOP_RULES.register
+"""See :meth:`~espo_env.registry.Registry.register`."""

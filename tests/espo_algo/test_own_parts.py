@@ -9,10 +9,8 @@ import own_parts
 import pytest
 from coin_fixtures import coin_config, coin_model  # noqa: F401 (fixtures)
 
-import espo_algo.learning.advantages
-import espo_algo.rollout.engines
 from espo_algo.evaluation.benchmark import DataSet, run_benchmark
-from espo_algo.learning.advantages import get_advantage_estimator, register_advantage_estimator
+from espo_algo.learning.advantages import ADVANTAGE_ESTIMATORS, get_advantage_estimator, register_advantage_estimator
 from espo_algo.rollout.engines import ENGINES, EngineKind, get_engine, register_engine
 from espo_env.early_stopping import get_stop_rule
 
@@ -57,12 +55,12 @@ def test_responses_to_a_prompt_are_compared_on_one_of_two_learners(coin_config):
     ("get", "name", "message"),
     [
         (get_engine, "abacus", r"expected an engine out of \['torch', 'vllm'\], or 'module:NAME', got 'abacus'"),
-        (get_engine, "own_parts:NOT_AN_ENGINE", "expected an EngineKind at 'own_parts:NOT_AN_ENGINE', got <class"),
+        (get_engine, "own_parts:NOT_AN_ENGINE", "expected an engine at 'own_parts:NOT_AN_ENGINE', got <class"),
         (get_engine, "own_parts:MISSING", "expected an engine as 'module:NAME', got 'own_parts:MISSING': .*MISSING"),
         (get_engine, "no_such_module:X", "got 'no_such_module:X': No module named"),
         (get_advantage_estimator, "vtrace", r"out of \['gae', 'group'\], or 'module:function', got 'vtrace'"),
-        (get_advantage_estimator, "own_parts:ENGINE", "expected a function as advantage estimator at 'own_parts:ENG"),
-        (get_stop_rule, "own_parts:ENGINE", "expected a function as stop rule at 'own_parts:ENGINE', got EngineKind"),
+        (get_advantage_estimator, "own_parts:ENGINE", "expected an advantage estimator at 'own_parts:ENGINE', got Eng"),
+        (get_stop_rule, "own_parts:ENGINE", "expected a stop rule at 'own_parts:ENGINE', got EngineKind"),
         (get_stop_rule, ":third_token", "expected a stop rule as 'module:function', got ':third_token'"),
     ],
 )
@@ -72,13 +70,13 @@ def test_what_is_not_there_is_named(get, name, message):
 
 
 def test_names_can_be_added_and_are_not_taken_over(monkeypatch):
-    monkeypatch.setattr(espo_algo.rollout.engines, "_engines", dict(espo_algo.rollout.engines._engines))
+    monkeypatch.setattr(ENGINES, "_entries", dict(ENGINES))
     register_engine("counting", own_parts.ENGINE)
     register_engine("counting", own_parts.ENGINE)
     assert get_engine("counting") is own_parts.ENGINE
     with pytest.raises(ValueError, match="expected a new name for an engine, got 'torch', which is taken"):
         register_engine("torch", own_parts.ENGINE)
-    monkeypatch.setattr(espo_algo.learning.advantages, "_estimators", dict(espo_algo.learning.advantages._estimators))
+    monkeypatch.setattr(ADVANTAGE_ESTIMATORS, "_entries", dict(ADVANTAGE_ESTIMATORS))
     register_advantage_estimator("ones", own_parts.ones)
     assert get_advantage_estimator("ones") is own_parts.ones
     with pytest.raises(ValueError, match="expected a new name for an advantage estimator, got 'gae'"):

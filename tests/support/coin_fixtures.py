@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from coin_task import CoinTask
-from transformers import AutoModelForCausalLM, Qwen2Config
+from tiny_models import save_tiny_model
 
 from espo_algo import ESPO, ESPOConfig
 
@@ -15,24 +14,7 @@ from espo_algo import ESPO, ESPOConfig
 @pytest.fixture(scope="session")
 def coin_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of an untrained Qwen2 with a few more tokens than the task's tokenizer, and tied embeddings."""
-    folder = tmp_path_factory.mktemp("coin_model")
-    tokenizer = CoinTask().tokenizer
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=tokenizer.vocab_size + 5,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-    )
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return save_tiny_model(tmp_path_factory.mktemp("coin_model"), CoinTask().tokenizer, spare_tokens=5)
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,9 @@ import pytest
 import torch
 from hand_made import VOCABULARY, build_module, naive_scores, random_episodes
 from ray.rllib.core.columns import Columns
+from tiny_models import tiny_qwen2
 from torch import Tensor
-from transformers import AutoModelForCausalLM, Qwen2Config
+from transformers import AutoModelForCausalLM
 
 from espo_algo import ESPOConfig, TokenEpisode
 from espo_algo.learning import rl_module as rl_module_file
@@ -111,14 +112,7 @@ def largest_saved_tensor(compute: object) -> int:
 
 def test_no_logits_are_kept_for_the_backward_pass(config: ESPOConfig, tmp_path: Path) -> None:
     vocabulary, tokens = 2000, 200
-    wide = Qwen2Config(
-        vocab_size=vocabulary,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-    )
+    wide = tiny_qwen2(vocabulary, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, tie_word_embeddings=False)
     AutoModelForCausalLM.from_config(wide).save_pretrained(tmp_path)
     module = LanguageModelRLModule(
         observation_space=None,

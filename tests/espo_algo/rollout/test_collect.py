@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
-from transformers import AutoModelForCausalLM, Qwen2Config
+from tiny_models import tiny_qwen2
+from transformers import AutoModelForCausalLM
 
 from espo_algo import LanguageModelWithCritic, TokenEpisode
 from espo_algo.rollout.collect import collect, stream
@@ -63,14 +64,15 @@ class WatchedEngine(TorchEngine):
 @pytest.fixture(scope="module")
 def model() -> LanguageModelWithCritic:
     torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=4,
+    config = tiny_qwen2(
+        4,
         hidden_size=16,
         intermediate_size=16,
         num_hidden_layers=1,
         num_attention_heads=2,
         num_key_value_heads=1,
         max_position_embeddings=16,
+        tie_word_embeddings=False,
         initializer_range=0.1,
     )
     return LanguageModelWithCritic(AutoModelForCausalLM.from_config(config).eval())

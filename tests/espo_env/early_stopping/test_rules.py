@@ -21,9 +21,7 @@ def test_an_unknown_name_is_answered_with_those_there_are():
 
 
 def test_a_rule_of_ones_own_works_by_name(monkeypatch):
-    import espo_env.early_stopping.rules as rules
-
-    monkeypatch.setattr(rules, "_rules", dict(rules._rules))
+    monkeypatch.setattr(STOP_RULES, "_entries", dict(STOP_RULES))
     register_stop_rule("always", surprise_only)
     register_stop_rule("always", surprise_only)
     detector = make_detector(2, rule="always")

@@ -7,11 +7,11 @@ from importlib.util import find_spec
 
 import pytest
 import ray
-import torch
 from coin_fixtures import assert_same, coin_config, weights  # noqa: F401 (a fixture)
 from coin_task import CoinTask
 from engine_checks import needs_weight_transfer
-from transformers import AutoModelForCausalLM, GPT2Config, Qwen2Config
+from tiny_models import save_tiny_model
+from transformers import GPT2Config
 
 from espo_algo.weight_sync.vllm_transfer import RunnerClient
 
@@ -23,24 +23,8 @@ EARLY = {"beta": "auto", "target_stop_rate": 0.2, "fail_reward": -0.5}
 @pytest.fixture(scope="session")
 def coin_model(tmp_path_factory):
     """As in the other tests, but with heads as wide as vLLM wants them on a CPU."""
-    tokenizer = CoinTask().tokenizer
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=tokenizer.vocab_size + 5,
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=64,
-        tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-    )
-    folder = tmp_path_factory.mktemp("coin_model")
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    sizes = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
+    return save_tiny_model(tmp_path_factory.mktemp("coin_model"), CoinTask().tokenizer, spare_tokens=5, **sizes)
 
 
 def vllm(config):
