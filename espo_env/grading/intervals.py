@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from itertools import pairwise
 from typing import NamedTuple
 
 from espo_env.grading.normalise import split_list
@@ -20,7 +21,7 @@ _LOWEST, _HIGHEST = r"-\infty", r"\infty"
 
 
 class Interval(NamedTuple):
-    """An interval; its ends are as they are written, infinite ones ``-\\infty`` and ``\\infty``."""
+    r"""An interval; its ends are as they are written, infinite ones ``-\infty`` and ``\infty``."""
 
     low: str
     high: str
@@ -46,7 +47,8 @@ _VARIABLE = r"(?:[a-zA-Z]|\\(?:alpha|beta|gamma|theta|lambda|mu|phi|omega|varphi
 _IS_VARIABLE = re.compile(_VARIABLE)
 _MEMBER = re.compile(rf"({_VARIABLE})\s*\\in(?![a-zA-Z])\s*(.+)", re.DOTALL)
 _BUILDER = re.compile(
-    rf"\\?\{{\s*({_VARIABLE})\s*(?:\\in\s*\\mathbb\{{R\}}\s*)?(?:\\mid(?![a-zA-Z])|\||:|\\colon)\s*(.+?)\s*\\?\}}", re.DOTALL
+    rf"\\?\{{\s*({_VARIABLE})\s*(?:\\in\s*\\mathbb\{{R\}}\s*)?(?:\\mid(?![a-zA-Z])|\||:|\\colon)\s*(.+?)\s*\\?\}}",
+    re.DOTALL,
 )
 _ALL = re.compile(r"\\mathbb\{R\}|(?:\\text\{\s*)?all\s+real(?:\s*numbers|s)?(?:\s+[a-z])?\s*\}?", re.IGNORECASE)
 _WITHOUT = re.compile(r"\\mathbb\{R\}\s*(?:\\setminus|-)\s*\\?\{([^{}]*?)\\?\}")
@@ -147,7 +149,9 @@ def _unite(intervals: list[Interval]) -> tuple[Interval, ...]:
         return tuple(intervals)
     if any(low(interval) is None or high(interval) is None for interval in intervals):
         return tuple(sorted(intervals, key=lambda interval: (interval.low != _LOWEST, interval.high == _HIGHEST)))
-    intervals = sorted(intervals, key=lambda interval: (interval.low != _LOWEST, low(interval), not interval.low_closed))
+    intervals = sorted(
+        intervals, key=lambda interval: (interval.low != _LOWEST, low(interval), not interval.low_closed)
+    )
     united = [intervals[0]]
     for interval in intervals[1:]:
         last = united[-1]
@@ -209,7 +213,7 @@ def read_set(text: str) -> RealSet | None:
                 return None
             points = [point for _, point in sorted(zip(numbers, points, strict=True), key=lambda pair: pair[0] or 0)]
         ends = [_LOWEST, *points, _HIGHEST]
-        return RealSet(tuple(Interval(a, b, False, False) for a, b in zip(ends, ends[1:], strict=False)), variable)
+        return RealSet(tuple(Interval(a, b, False, False) for a, b in pairwise(ends)), variable)
     intervals: list[Interval] = []
     plain = False
     parts = _OR.split(text)

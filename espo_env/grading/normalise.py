@@ -1,8 +1,8 @@
 r"""Writing the same LaTeX in the same way, without parsing it.
 
 - :func:`clean`: takes off what only concerns the looks.
-- :func:`tidy`: does so and lists what stands on both sides of ``and`` or ``or``, so that a parser (or a comparison) sees
-  the answers alone.
+- :func:`tidy`: does so and writes ``and`` and ``or`` as commas, so that a parser (or a comparison) sees the answers
+  alone.
 - :func:`key`: the string under which two answers are the same as they stand.
 - :func:`split_list`: the elements of a list, at the commas that stand in no bracket.
 """
@@ -35,9 +35,7 @@ _CHARACTERS = {
     **{"\u00bd": r"\frac{1}{2}", "\u00bc": r"\frac{1}{4}", "\u00be": r"\frac{3}{4}", "\u2153": r"\frac{1}{3}"},
     **{"\u2154": r"\frac{2}{3}", "\u00a0": " ", "\u2009": " ", "\u202f": " "},
 }
-_SUPERSCRIPTS = str.maketrans(
-    "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-"
-)
+_SUPERSCRIPTS = str.maketrans("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-")
 _SUPERSCRIPT = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+")
 _ROOT = _compile(("\u221a\\s*\\(([^()]*)\\)", r"\\sqrt{\1}"), ("\u221a\\s*([0-9]+|\\w)", r"\\sqrt{\1}"))
 _TRANSLATION = str.maketrans(_CHARACTERS)

@@ -20,7 +20,7 @@ from espo_env.grading.intervals import RealSet, read_set
 from espo_env.grading.matrices import Matrix, read_matrix
 from espo_env.grading.normalise import clean, key, split_list, tidy
 from espo_env.grading.units import compatible, split_unit
-from espo_env.grading.values import Value, read_value
+from espo_env.grading.values import MAX_BRACKETS, Value, read_value
 from espo_env.grading.wording import alternatives, split_choice, strip_phrase, strip_remark, unify_words
 
 __all__ = ["Equivalence", "compare"]
@@ -55,6 +55,7 @@ _WORDS = re.compile(
 _NAMES_IN_BRACES = re.compile(r"\\(?:begin|end)\s*\{[a-z]*\}")
 _WHOLE_TEXT = re.compile(r"\\(?:text|textbf|textrm|mathrm|mbox)\s*\{([^{}]*,[^{}]*)\}")
 _CHOICE_LETTER = re.compile(r"[A-H]")
+_COMMAND_OR_LETTER = re.compile(r"\\(?:begin|end)\s*\{[a-z]*\}|\\[a-zA-Z]+|[a-zA-Z]")
 _RATIO = re.compile(r"([0-9]+):([0-9]+)")
 _APPROXIMATION = re.compile(r"(.+?)\s*\\approx(?![a-zA-Z])\s*-?[0-9.,]+")
 _SIGN = re.compile(r"\\\$|%|percent|\\circ|\u00b0|degree", re.IGNORECASE)
@@ -102,6 +103,18 @@ def _has_words(text: str) -> bool:
     return _WORDS.search(_NAMES_IN_BRACES.sub("", text)) is not None
 
 
+def _strip_brackets(text: str) -> str:
+    """``(7)`` as ``7``; a tuple as it is."""
+    for _ in range(MAX_BRACKETS):
+        if (
+            not (text.startswith("(") and text.endswith(")") and _balanced(text[1:-1]))
+            or len(split_list(text[1:-1])) != 1
+        ):
+            break
+        text = text[1:-1].strip()
+    return text
+
+
 def _strip_words(answer: str, reference: str) -> tuple[str, str]:
     """Takes off the words that only one of them has around it, or both alike."""
     (plain_answer, phrase), (plain_reference, reference_phrase) = strip_phrase(answer), strip_phrase(reference)
@@ -118,18 +131,33 @@ def _strip_words(answer: str, reference: str) -> tuple[str, str]:
     return answer, reference
 
 
+def _tell_cases_apart(texts: tuple[str, str]) -> tuple[tuple[str], tuple[str]]:
+    """Renames capital letters whose small ones are there as well: the parser takes all letters for small ones."""
+    small = {
+        token for text in texts for token in _COMMAND_OR_LETTER.findall(text) if len(token) == 1 and token.islower()
+    }
+
+    def rename(match: re.Match[str]) -> str:
+        token = match.group()
+        return f"{token.lower()}_{{99}}" if len(token) == 1 and token.isupper() and token.lower() in small else token
+
+    reference, answer = (_COMMAND_OR_LETTER.sub(rename, text) for text in texts)
+    return (reference,), (answer,)
+
+
 def _compare_ratios(answer: str, reference: str) -> str:
     """Of 3:4 and 6:8 or 3/4; where two digits follow the colon, it may be a time of day, which is not reduced."""
-    pairs = []
+    terms: list[str] = []
     for text in (answer, reference):
-        match = _RATIO.fullmatch(text)
-        value = None if match else read_value(text)
-        if match is None and value is None:
+        if match := _RATIO.fullmatch(text):
+            terms += match.groups()
+        elif value := read_value(text):
+            terms += str(value.value.numerator), str(value.value.denominator)
+        else:
             return "different"
-        pairs.append(match.groups() if match else (str(value.value.numerator), str(value.value.denominator)))
-    if pairs[0] == pairs[1]:
+    a, b, c, d = terms
+    if (a, b) == (c, d):
         return "equal"
-    (a, b), (c, d) = pairs
     short = max(len(b), len(d)) == 1 and b != "0" != d
     return "equal" if short and Fraction(int(a), int(b)) == Fraction(int(c), int(d)) else "different"
 
@@ -160,11 +188,12 @@ def _compare_one(answer: str, reference: str) -> str | Equivalence:
     if key(answer) == key(reference):
         return "equal"
     answer, reference = _strip_words(answer, reference)
-    answer, reference = unify_words(answer), unify_words(reference)
+    answer, reference = (unify_words(_strip_brackets(text)) for text in (answer, reference))
     if key(answer) == key(reference):
         return "equal"
-    if _RATIO.fullmatch(answer) or _RATIO.fullmatch(reference):
-        return _compare_ratios(answer, reference)
+    ratios = [unify_words(split_assignment(text)[0]) for text in (answer, reference)]
+    if any(_RATIO.fullmatch(text) for text in ratios):
+        return _compare_ratios(*ratios)
     answer, unit = split_unit(answer)
     reference, reference_unit = split_unit(reference)
     if not compatible(unit, reference_unit):
@@ -193,13 +222,11 @@ def _compare_one(answer: str, reference: str) -> str | Equivalence:
             return outcome
     if _has_words(answer) or _has_words(reference) or _BASE.findall(answer) != _BASE.findall(reference):
         return "different"
-    if len(answer) == len(reference) == 1:  # a parser may not tell P from p
-        return "different"
     if len(RELATION.findall(answer)) != len(RELATION.findall(reference)):
         return "different"
     if not set(_OPERATION.findall(answer)) <= set(_OPERATION.findall(reference)):
         return "unevaluated"
-    return Equivalence((reference,), (answer,))
+    return Equivalence(*_tell_cases_apart((reference, answer)))
 
 
 def _compare_ordered(answers: Sequence[str], references: Sequence[str]) -> str | Equivalence:

@@ -13,7 +13,8 @@ __all__ = ["compatible", "split_unit"]
 _TEXT = r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mbox)"
 _POWER = r"(\^\s*\{?\d\}?)?"
 _UNIT = re.compile(
-    rf"(.*?){_TEXT}\s*\{{\s*([mghsL]|[A-Za-z.]{{1,2}}/[A-Za-z][A-Za-z /]*|[A-Za-z.]{{2}}[A-Za-z .,/-]*)\s*\}}\s*{_POWER}\s*",
+    rf"(.*?){_TEXT}\s*\{{\s*"
+    rf"([mghsL]|[A-Za-z.]{{1,2}}/[A-Za-z][A-Za-z /]*|[A-Za-z.]{{2}}[A-Za-z .,/-]*)\s*\}}\s*{_POWER}\s*",
     re.DOTALL,
 )
 _QUOTIENT = re.compile(

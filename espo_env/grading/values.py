@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from espo_env.grading.extraction import MAX_ANSWER_CHARS
+from espo_env.grading.number_words import read_number_words
 from espo_env.grading.numeric import parse_number
 
 __all__ = ["MAX_BITS", "MAX_BRACKETS", "Value", "read_value"]
@@ -52,45 +53,6 @@ _TOKEN = re.compile(
     r"|\\cdot|\\times|\\frac|\*\*|[-+*/^(){}])\s*"
 )
 _RECURRING = re.compile(r"([0-9]*)\.([0-9]*)[^0-9]+([0-9]+)[^0-9]*")
-
-_UNITS = "zero one two three four five six seven eight nine ten eleven twelve".split()
-_TEENS = "thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_IRREGULAR = {"first": "one", "second": "two", "third": "three", "fifth": "five", "eighth": "eight", "ninth": "nine"}
-_SMALL = {word: value for value, word in enumerate(_UNITS + _TEENS)}
-_LARGE = {word: 10 * value for value, word in enumerate(_TENS, start=2)}
-
-
-def _cardinal(word: str) -> str:
-    """``third`` as ``three``, ``twentieth`` as ``twenty``."""
-    if word in _IRREGULAR:
-        return _IRREGULAR[word]
-    if word == "twelfth":
-        return "twelve"
-    if word.endswith("ieth"):
-        return word[:-4] + "y"
-    return word[:-2] if word.endswith("th") else word
-
-
-def _read_words(text: str) -> int | None:
-    """A number below a thousand in words, cardinal or ordinal."""
-    words = text.casefold().replace("-", " ").split()
-    if not words or len(words) > 5:
-        return None
-    words[-1] = _cardinal(words[-1])
-    hundreds = 0
-    if len(words) > 1 and words[1] == "hundred" and 1 <= _SMALL.get(words[0], 0) <= 9:
-        hundreds = 100 * _SMALL[words[0]]
-        words = words[2:]
-        words = words[1:] if words[:1] == ["and"] and len(words) > 1 else words
-        if not words:
-            return hundreds
-    if len(words) == 1:
-        value = _SMALL.get(words[0], _LARGE.get(words[0]))
-        return None if value is None else hundreds + value
-    if len(words) == 2 and words[0] in _LARGE and 1 <= _SMALL.get(words[1], 0) <= 9:
-        return hundreds + _LARGE[words[0]] + _SMALL[words[1]]
-    return None
 
 
 def _read_recurring(token: str) -> Fraction | None:
@@ -175,7 +137,8 @@ class _Reader:
         size = max(value.numerator.bit_length(), value.denominator.bit_length())
         if size * abs(exponent) > MAX_BITS or (not value and exponent <= 0):
             raise _Refused
-        if exponent in (0, 1) or abs(value) == 1 or base.factors > 1:
+        plain = exponent in (0, 1) and value != 10  # 1.4 \times 10^1 is scientific notation
+        if plain or abs(value) == 1 or base.factors > 1:
             return Value(value**exponent, factors=2)
         return Value(value**exponent, powers=1, factors=0)
 
@@ -212,8 +175,8 @@ def read_value(text: str) -> Value | None:
         text: The answer, as :func:`~espo_env.grading.normalise.tidy` returned it.
 
     Returns:
-        The exact value of a number literal (see :func:`~espo_env.grading.numeric.parse_number`), also in round brackets,
-        of a mixed number, a recurring decimal, a product or quotient of powers (``2 \cdot 3^4``,
+        The exact value of a number literal (:func:`~espo_env.grading.numeric.parse_number`), also in round brackets, of
+        a mixed number, a recurring decimal, a product or quotient of powers (``2 \cdot 3^4``,
         ``1.2 \times 10^{-3}``), or a number below a thousand in words, which may be an ordinal; None for everything
         else, sums among it, and for values of more than :data:`MAX_BITS` bits.
     """
@@ -231,8 +194,8 @@ def read_value(text: str) -> Value | None:
         return Value(Fraction(text.replace(" ", "")))
     plain = _TEXT.sub(r"\1", text).strip()
     if plain[:1].isalpha():
-        value = _read_words(plain)
-        return None if value is None else Value(Fraction(value))
+        number_in_words = read_number_words(plain)
+        return None if number_in_words is None else Value(Fraction(number_in_words))
     try:
         reader = _Reader(plain)
         value = reader.product()

@@ -43,7 +43,8 @@ _WHOLE_TEXT = re.compile(rf"{_TEXT}\{{([^{{}}]*)\}}")
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 _BASE_NAME = "|".join(_BASES)
 _SUBSCRIPT = re.compile(
-    rf"\(?([0-9A-Z]+)\)?\s*(?:_\s*\{{?\s*\(?\s*(?:{_TEXT}\{{)?|(?:{_TEXT}\{{)?\s*(?:in )?base\s*\}}?\s*(?:{_TEXT}\{{)?)\s*"
+    rf"\(?([0-9A-Z]+)\)?\s*"
+    rf"(?:_\s*\{{?\s*\(?\s*(?:{_TEXT}\{{)?|(?:{_TEXT}\{{)?\s*(?:in )?base\s*\}}?\s*(?:{_TEXT}\{{)?)\s*"
     rf"([0-9]{{1,2}}|{_BASE_NAME})\s*\}}?\s*\)?\s*\}}?"
 )
 _ORDINAL = re.compile(
