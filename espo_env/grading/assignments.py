@@ -4,6 +4,7 @@ r"""Names in front of an answer.
 - :func:`split_label`: also ``a+b = 5``, ``\angle ABC = 30`` and ``P(A) = \frac{1}{2}``.
 - :func:`read_system`: ``x=2, y=3`` and ``(x,y)=(2,3)`` as values by name.
 - :func:`in_order`: these values as the tuple that is usually given.
+- :func:`systems_as_tuples`: ``x=1, y=2; x=2, y=1`` as ``(1,2), (2,1)``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 
 from espo_env.grading.normalise import split_list
 
-__all__ = ["RELATION", "in_order", "read_system", "split_assignment", "split_label"]
+__all__ = ["RELATION", "in_order", "read_system", "split_assignment", "split_label", "systems_as_tuples"]
 
 RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|equiv|approx|sim|cong|in|to|mapsto|implies|iff|lt|gt)(?![a-zA-Z])")
 """Signs between two expressions."""
@@ -22,10 +23,16 @@ _ASSIGNMENT = re.compile(
     rf"({_VARIABLE}\s*(?:\(\s*[a-z]\s*\))?|\\mathbf\s*\{{[a-zA-Z]\}})\s*(?:=|\\in(?![a-zA-Z]))\s*(.+)", re.DOTALL
 )
 _TUPLE = re.compile(rf"\(?\s*({_VARIABLE}(?:\s*,\s*{_VARIABLE})+)\s*\)?\s*(?:=|\\in(?![a-zA-Z]))\s*(.+)", re.DOTALL)
-_IN_LABEL = re.compile(r"_\w|_\{[^{}]*\}|[A-Za-z]\s*\(\s*-?\d+\s*\)")
+_IN_LABEL = re.compile(
+    r"_\w|_\{[^{}]*\}|[A-Za-z]\s*\(\s*-?\d+\s*\)|[a-z]\s*\^\s*\{-1\}\s*\(\s*[a-z]\s*\)|\\frac\{d[a-z]?\}\{d[a-z]\}"
+)
+_PROBABILITY = re.compile(r"P\s*\([^()]{1,40}\)\s*(?==)")
 _NO_LABEL = re.compile(r"\d|\^|\\sqrt|\\pm|\\to|[\[\]&!?:]|^\s*[-+]")
 _OPERATION = re.compile(r"[-+*/]|\\(?:frac|cdot|times)")
 _LETTER = re.compile(r"[A-Za-z]")
+_ALTERNATIVE = re.compile(
+    r";|\\(?:text|textrm|mathrm|mbox)\s*\{[\s,]*or\s*\}|(?<=\s)or(?=\s)|\\(?:lor|vee)(?![a-zA-Z])"
+)
 _RUNS = ("abcde", "mn", "pqrst", "uvw", "xyz")
 """Names whose alphabetical order is the usual one."""
 
@@ -56,7 +63,7 @@ def split_label(text: str, operations: bool) -> tuple[str, str]:
     value, name = split_assignment(text)
     if name:
         return value, name
-    left, sign, right = text.partition("=")
+    left, sign, right = _PROBABILITY.sub("P", text, count=1).partition("=")
     left, right = left.strip(), right.strip()
     if not sign or not left or not right or RELATION.search(left) or RELATION.search(right):
         return text, ""
@@ -92,3 +99,14 @@ def in_order(system: dict[str, str]) -> list[str]:
     if any(set(system) <= set(run) for run in _RUNS):
         return [system[name] for name in sorted(system)]
     return list(system.values())
+
+
+def systems_as_tuples(text: str) -> str | None:
+    """Alternatives that give the same names values, as tuples; None if the text is none of these."""
+    parts = _ALTERNATIVE.split(text)
+    if len(parts) < 2:
+        return None
+    systems = [system for part in parts if (system := read_system(part.strip())) is not None]
+    if len(systems) < len(parts) or any(set(system) != set(systems[0]) for system in systems):
+        return None
+    return ", ".join(f"({','.join(in_order(system))})" for system in systems)

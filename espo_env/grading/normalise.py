@@ -33,7 +33,7 @@ _CHARACTERS = {
     **{"\u03b1": r"\alpha ", "\u03b2": r"\beta ", "\u03b8": r"\theta ", "\u03bb": r"\lambda ", "\u2227": r"\land "},
     **{"\u2228": r"\lor ", "\u27e8": r"\langle ", "\u27e9": r"\rangle ", "\u2248": r"\approx ", "\u2044": "/"},
     **{"\u00bd": r"\frac{1}{2}", "\u00bc": r"\frac{1}{4}", "\u00be": r"\frac{3}{4}", "\u2153": r"\frac{1}{3}"},
-    **{"\u2154": r"\frac{2}{3}", "\u00a0": " ", "\u2009": " ", "\u202f": " "},
+    **{"\u2154": r"\frac{2}{3}", "\u00a0": " ", "\u2009": " ", "\u00a3": "", "\u20ac": "", "\u202f": " "},
 }
 _SUPERSCRIPTS = str.maketrans("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-")
 _SUPERSCRIPT = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+")
@@ -51,7 +51,9 @@ _LOOKS = _compile(
     (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
     (r"\\lbrace(?![a-zA-Z])", r"\\{"),
     (r"\\rbrace(?![a-zA-Z])", r"\\}"),
-    (r"\\[lr]vert(?![a-zA-Z])", "|"),
+    (r"\\(?:[lr]vert|mid)(?![a-zA-Z])", "|"),
+    (r"\\boldsymbol\s*\{([^{}]*)\}", r"\1"),
+    (r"^\*\*|\*\*$", ""),  # Markdown's bold
     (r"\\lt(?![a-zA-Z])", "<"),
     (r"\\gt(?![a-zA-Z])", ">"),
     (r"<=", r"\\le "),
@@ -82,7 +84,7 @@ _ARGUMENTS = _compile(
 )
 _TEXT_GROUP = re.compile(_TEXT_COMMAND + r"\{([^{}]*)\}")
 _SPACE = re.compile(r"(?<![0-9])\s+|\s+(?![0-9])")  # a space between digits is not left out: 1 2 is not 12
-_WORDS = re.compile(r"[A-Za-z'-]{3,}")
+_WORDS = re.compile(r"[A-Za-z'-]{3,}|[Nn]o")
 _LETTER_CHOICE = re.compile(r"\(([A-Za-z])\)")
 
 

@@ -1,6 +1,7 @@
 r"""Units of measurement and other words behind an answer.
 
 - :func:`split_unit`: the answer and its unit, in one spelling.
+- :func:`is_measure`: whether a unit measures something other than an angle, a share or money.
 - :func:`compatible`: whether two units can stand for the same.
 """
 
@@ -8,13 +9,13 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["compatible", "split_unit"]
+__all__ = ["compatible", "is_measure", "split_unit"]
 
 _TEXT = r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mbox)"
 _POWER = r"(\^\s*\{?\d\}?)?"
 _UNIT = re.compile(
     rf"(.*?){_TEXT}\s*\{{\s*"
-    rf"([mghsL]|[A-Za-z.]{{1,2}}/[A-Za-z][A-Za-z /]*|[A-Za-z.]{{2}}[A-Za-z .,/-]*)\s*\}}\s*{_POWER}\s*",
+    rf"([mghsLJNWVK]|[A-Za-z.]{{1,2}}/[A-Za-z][A-Za-z /]*|[A-Za-z.]{{2}}[A-Za-z .,/-]*)\s*\}}\s*{_POWER}\s*",
     re.DOTALL,
 )
 _QUOTIENT = re.compile(
@@ -49,6 +50,7 @@ _SPELLINGS = {
     "mph": "mi/h",
     "kph": "km/h",
 }
+_MEASURES = {*_SPELLINGS.values()} - {"degree", "dollar"}
 _TOKEN = re.compile(r"[a-z]+|/|\^\s*\{?\d")
 
 
@@ -62,7 +64,7 @@ def _unify(unit: str) -> str:
     """``square centimeters`` and ``cm^2`` as ``cm^2``, ``miles per hour`` as ``mi/h``."""
     words: list[str] = []
     power = ""
-    for token in _TOKEN.findall(unit.casefold()):
+    for token in _TOKEN.findall(unit.casefold().replace(".", "")):
         if token[0] == "^":
             words.append("^" + token[-1])
         elif token in ("square", "sq", "cubic", "cu"):
@@ -88,6 +90,11 @@ def split_unit(text: str) -> tuple[str, str]:
     else:
         return text, ""
     return (value.strip(), _unify(unit)) if value.strip() else (text, "")
+
+
+def is_measure(unit: str) -> bool:
+    """Whether a unit, as :func:`split_unit` spells it, is one of length, time, speed, mass or volume."""
+    return unit.partition("^")[0] in _MEASURES or unit.partition("/")[0] in _MEASURES
 
 
 def compatible(unit: str, other: str) -> bool:

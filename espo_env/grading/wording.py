@@ -23,7 +23,7 @@ _PHRASE = re.compile(rf"(?:(?:{_FILLERS})(?![A-Za-z(_^])[\s:,]*)+=?\s*(?=\S)", r
 _LEADING_TEXT = re.compile(rf"{_TEXT}\{{([^{{}}]*)\}}\s*")
 _REMARK = re.compile(
     rf"[\s,]*(?:{_TEXT}\{{[\s,]*)?(?:(?<![A-Za-z])(?:where|for\s+(?:all|any|every|each|some))(?![A-Za-z])|\\forall(?![a-zA-Z])"
-    r"|(?<=,)\s*(?=[A-Za-z]\s*\\in\s*\\mathbb))",
+    r"|(?:(?<=,)\s*|(?<=\s)\()(?=[A-Za-z]\s*\\in\s*\\mathbb))",
 )
 _IN_REMARK = re.compile(
     r"\\(?:text|textrm|mathrm|mbox|mathbb|in|quad)(?![a-zA-Z])|[{}\s,.()]|(?<![A-Za-z])[A-Za-z](?![A-Za-z])"
@@ -35,10 +35,13 @@ _DOMAIN = re.compile(r"\\mathbb\{([A-Z])\}|(?<![a-z])(real|integer)", re.IGNOREC
 _DOMAINS = {"real": "R", "integer": "Z"}
 _CHOICE = re.compile(rf"(?:{_TEXT}\{{\s*)?(?:\(([A-H])\)|([A-H])[.)])\s*\}}?[\s:]*(\S.*)", re.DOTALL)
 _OR = re.compile(r"(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)(?![a-zA-Z])")
+_OPTION = re.compile(rf"(?:{_TEXT}\{{\s*)?(?:option|choice)\s*\}}?\s*\(?([A-H])\)?\s*\}}?|([A-H])\)", re.IGNORECASE)
+_NO_LIMIT = re.compile(rf"(?:{_TEXT}\{{\s*)?(?:does\s+not\s+exist|DNE)\s*\}}?", re.IGNORECASE)
 _EMPTY = re.compile(
     r"(?:there\s+(?:is|are)\s+)?(?:no(?:\s+such)?(?:\s+real|\s+integer)?\s+solutions?(?:\s+exists?)?|none|(?:the\s+)?empty\s+set)",
     re.IGNORECASE,
 )
+_INFINITY = re.compile(rf"(?:{_TEXT}\{{\s*)?infinity\s*\}}?", re.IGNORECASE)
 _WHOLE_TEXT = re.compile(rf"{_TEXT}\{{([^{{}}]*)\}}")
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 _BASE_NAME = "|".join(_BASES)
@@ -92,6 +95,12 @@ def unify_words(text: str) -> str:
     r"""``\emptyset`` for "no solution", ``1011_2`` for ``1011_{\text{two}}``, ``3`` for "3rd", ``3:4`` for "3 to 4"."""
     if _EMPTY.fullmatch(_WHOLE_TEXT.sub(r"\1", text).strip()):
         return r"\emptyset"
+    if _NO_LIMIT.fullmatch(text):
+        return r"\text{DNE}"
+    if match := _OPTION.fullmatch(text):
+        return match.group(1) or match.group(2)
+    if _INFINITY.fullmatch(text):
+        return r"\infty"
     if match := _SUBSCRIPT.fullmatch(text):
         digits, base = match.groups()
         base = str(_BASES.get(base, base))
