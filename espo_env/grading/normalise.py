@@ -9,6 +9,7 @@ r"""Writing the same LaTeX in the same way, without parsing it.
 
 from __future__ import annotations
 
+import functools
 import re
 
 __all__ = ["clean", "key", "split_list", "tidy"]
@@ -104,16 +105,20 @@ def _finish(text: str) -> str:
     return _apply(_ARGUMENTS, text).strip().rstrip(".").rstrip()
 
 
+# The responses to one problem repeat its reference, and mostly their answers.
+@functools.lru_cache(maxsize=1024)
 def clean(text: str) -> str:
     """The answer without dollar, percent and degree signs, sizes of brackets, spacing commands, a last full stop."""
     return _finish(_apply(_LOOKS, text if text.isascii() else _replace_characters(text)))
 
 
+@functools.lru_cache(maxsize=1024)
 def tidy(text: str) -> str:
     """The same, and with ``and`` and ``or`` between answers as commas."""
     return _finish(_apply(_AND_OR, clean(text)))
 
 
+@functools.lru_cache(maxsize=4096)
 def key(text: str) -> str:
     """A string that is equal for answers that are the same as they stand.
 

@@ -24,6 +24,7 @@ from espo_env.grading.assignments import (
 from espo_env.grading.intervals import RealSet, read_set
 from espo_env.grading.matrices import Matrix, read_matrix
 from espo_env.grading.normalise import clean, key, split_list, tidy
+from espo_env.grading.numeric import parse_number
 from espo_env.grading.single import Equivalence, balanced, compare_one, read_reference, strip_words
 from espo_env.grading.units import compatible, is_measure, split_unit
 from espo_env.grading.values import Value, read_value
@@ -141,12 +142,15 @@ def _compare_systems(answer: str, reference: str) -> str | Equivalence | None:
         if set(found) != set(gold):
             return "different"
         return _compare_ordered([found[name] for name in gold], list(gold.values()))
-    if gold is not None:
-        brackets, elements = _brackets(answer)
-        return _compare_ordered(elements, in_order(gold)) if brackets in ("", "()") else "different"
-    assert found is not None
-    brackets, elements = _brackets(reference)
-    return _compare_ordered(in_order(found), elements) if brackets in ("", "()") else "different"
+    system, named, bare = (found, answer, reference) if found is not None else (gold, reference, answer)
+    assert system is not None
+    brackets, elements = _brackets(bare)
+    # A list says the same as x=2, y=3, but not as (x,y)=(2,3).
+    is_tuple = brackets == "()" or (not brackets and _brackets(split_assignment(named)[0])[0] == "")
+    if not is_tuple or len(elements) != len(system):
+        return "different"
+    values = in_order(system)
+    return _compare_ordered(values, elements) if found is not None else _compare_ordered(elements, values)
 
 
 def _radians(degrees: Value) -> str:
@@ -180,6 +184,17 @@ def _compare_signs(answer: str, reference: str) -> str | Equivalence | None:
     return "different" if percent and abs(gold_value.value) < 1 else None
 
 
+def _compare_literals(answer: str, reference: str) -> str | None:
+    """Compares what is a number as it stands, the usual case; None if it is not, or a percent sign needs a look."""
+    gold = parse_number(reference)
+    found = None if gold is None or "%" in answer or "%" in reference else parse_number(answer)
+    if gold is None or found is None:
+        return None
+    if found.value != gold.value:
+        return "different"
+    return "unevaluated" if found.division and not gold.division and found.value.denominator == 1 else "equal"
+
+
 def compare(answer: str, reference: str) -> str | Equivalence:
     """Compares a final answer with the reference.
 
@@ -191,6 +206,11 @@ def compare(answer: str, reference: str) -> str | Equivalence:
         One of the reasons ``"equal"``, ``"different"``, ``"not_a_number"`` and ``"unevaluated"``, or the
         :class:`Equivalence` that a parser has to decide.
     """
+    if answer == reference:
+        return "equal"
+    by_literal = _compare_literals(answer, reference)
+    if by_literal is not None:
+        return by_literal
     tidied, gold = tidy(answer), tidy(reference)
     if _SIGN.search(answer) or _SIGN.search(reference):
         by_signs = _compare_signs(answer, reference)

@@ -33,7 +33,7 @@ _IN_REMARK = re.compile(
 )
 _DOMAIN = re.compile(r"\\mathbb\{([A-Z])\}|(?<![a-z])(real|integer)", re.IGNORECASE)
 _DOMAINS = {"real": "R", "integer": "Z"}
-_CHOICE = re.compile(rf"(?:{_TEXT}\{{\s*)?(?:\(([A-H])\)|([A-H])[.)])\s*\}}?[\s:]*(\S.*)", re.DOTALL)
+_CHOICE = re.compile(rf"(?:{_TEXT}\{{\s*)?(?:\(([A-H])\)|([A-H])[.)])\s*\}}?[\s:]*(?![\s}}])(.+)", re.DOTALL)
 _OR = re.compile(r"(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)(?![a-zA-Z])")
 _OPTION = re.compile(rf"(?:{_TEXT}\{{\s*)?(?:option|choice)\s*\}}?\s*\(?([A-H])\)?\s*\}}?|([A-H])\)", re.IGNORECASE)
 _NO_LIMIT = re.compile(rf"(?:{_TEXT}\{{\s*)?(?:does\s+not\s+exist|DNE)\s*\}}?", re.IGNORECASE)
