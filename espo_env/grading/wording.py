@@ -33,7 +33,7 @@ _IN_REMARK = re.compile(
 )
 _DOMAIN = re.compile(r"\\mathbb\{([A-Z])\}|(?<![a-z])(real|integer)", re.IGNORECASE)
 _DOMAINS = {"real": "R", "integer": "Z"}
-_CHOICE = re.compile(rf"(?:{_TEXT}\{{\s*)?(?:\(([A-H])\)|([A-H])[.)])\s*\}}?[\s:]*(?![\s}}])(.+)", re.DOTALL)
+_CHOICE = re.compile(rf"(?:{_TEXT}\{{\s*)?(?:\(([A-H])\)|([A-H])[.)])[\s:}}]+(?![\s}}])(.+)", re.DOTALL)
 _OR = re.compile(r"(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)(?![a-zA-Z])")
 _OPTION = re.compile(rf"(?:{_TEXT}\{{\s*)?(?:option|choice)\s*\}}?\s*\(?([A-H])\)?\s*\}}?|([A-H])\)", re.IGNORECASE)
 _NO_LIMIT = re.compile(rf"(?:{_TEXT}\{{\s*)?(?:does\s+not\s+exist|DNE)\s*\}}?", re.IGNORECASE)
@@ -50,6 +50,11 @@ _SUBSCRIPT = re.compile(
     rf"(?:_\s*\{{?\s*\(?\s*(?:{_TEXT}\{{)?|(?:{_TEXT}\{{)?\s*(?:in )?base\s*\}}?\s*(?:{_TEXT}\{{)?)\s*"
     rf"([0-9]{{1,2}}|{_BASE_NAME})\s*\}}?\s*\)?\s*\}}?"
 )
+_LARGE = re.compile(
+    rf"(-?[0-9][0-9.,]*)\s*(?:{_TEXT}\{{)?\s*(hundred|thousand|million|billion|trillion)(?![A-Za-z])\s*([^{{}}]*)\}}?",
+    re.IGNORECASE,
+)
+_ZEROS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _ORDINAL = re.compile(
     rf"(?:{_TEXT}\{{)?(?:([0-9]+)\s*\^?|([a-z])\s*[\^-])\s*\{{?\s*(?:{_TEXT}\{{)?\s*-?(?:st|nd|rd|th)\s*\}}{{0,2}}"
 )
@@ -92,7 +97,10 @@ def split_choice(text: str) -> tuple[str, str]:
 
 
 def unify_words(text: str) -> str:
-    r"""``\emptyset`` for "no solution", ``1011_2`` for ``1011_{\text{two}}``, ``3`` for "3rd", ``3:4`` for "3 to 4"."""
+    r"""``\emptyset`` for "no solution", ``1011_2`` for ``1011_{\text{two}}``, ``3`` for "3rd", ``3:4`` for "3 to 4".
+
+    Also ``5 \cdot 10^{6}`` for "5 million".
+    """
     if _EMPTY.fullmatch(_WHOLE_TEXT.sub(r"\1", text).strip()):
         return r"\emptyset"
     if _NO_LIMIT.fullmatch(text):
@@ -107,6 +115,9 @@ def unify_words(text: str) -> str:
         return f"{digits}_{base}" if len(base) == 1 else f"{digits}_{{{base}}}"
     if match := _ORDINAL.fullmatch(text):
         return match.group(1) or match.group(2)
+    if match := _LARGE.fullmatch(text):
+        number, word, unit = match.groups()
+        return rf"{number} \cdot 10^{{{_ZEROS[word.casefold()]}}} {unit}".strip()
     if match := _RATIO.fullmatch(text):
         return ":".join(match.groups())
     return text
