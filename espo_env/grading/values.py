@@ -73,7 +73,7 @@ class _Refused(Exception):
 
 
 class _Reader:
-    """Reads products, quotients and powers of number literals; never a sum."""
+    """Reads products, quotients and powers of number literals, and next to no sum."""
 
     def __init__(self, text: str) -> None:
         self.tokens: list[str] = []
@@ -110,6 +110,19 @@ class _Reader:
             result = self.combine(result, self.power(), operator == "/")
         self.depth -= 1
         return result._replace(value=sign * result.value)
+
+    def product_or_so(self) -> Value:
+        """A product, or a power and one or two beside it, as in ``2^{10} - 1``."""
+        result = self.product()
+        sign = self.take("+", "-")
+        if not sign:
+            return result
+        rest = self.product()
+        small, large = sorted((result, rest), key=lambda value: abs(value.value))
+        if small.powers or small.unevaluated or abs(small.value) not in (1, 2) or not large.powers:
+            raise _Refused
+        value = result.value + (rest.value if sign == "+" else -rest.value)
+        return Value(value, large.powers, large.factors, large.division)
 
     def combine(self, left: Value, right: Value, division: bool) -> Value:
         if division and not right.value:
@@ -177,8 +190,9 @@ def read_value(text: str) -> Value | None:
     Returns:
         The exact value of a number literal (:func:`~espo_env.grading.numeric.parse_number`), also in round brackets, of
         a mixed number, a recurring decimal, a product or quotient of powers (``2 \cdot 3^4``,
-        ``1.2 \times 10^{-3}``), or a number below a thousand in words, which may be an ordinal; None for everything
-        else, sums among it, and for values of more than :data:`MAX_BITS` bits.
+        ``1.2 \times 10^{-3}``), also with one or two beside it (``2^{10} - 1``), or a number below a thousand in words,
+        which may be an ordinal; None for everything else, other sums among it, and for values of more than
+        :data:`MAX_BITS` bits.
     """
     if len(text) > MAX_ANSWER_CHARS:
         return None
@@ -198,7 +212,7 @@ def read_value(text: str) -> Value | None:
         return None if number_in_words is None else Value(Fraction(number_in_words))
     try:
         reader = _Reader(plain)
-        value = reader.product()
+        value = reader.product_or_so()
     except _Refused:
         return None
     return None if reader.tokens[reader.next] else value
