@@ -21,14 +21,15 @@ def grade(response_text: str, reference: str, kind: Kind = "numeric", question: 
         reference: The right answer.
         kind: ``"numeric"``: the answer must be one number literal that equals the reference exactly, so that "12+7"
             is not 19, and "38/2" is not either; nothing but the standard library is used. ``"symbolic"``: any
-            mathematical answer in LaTeX; what cannot be decided by comparing text goes to
-            :func:`~espo_env.grading.pool.default_pool`.
+            mathematical answer in LaTeX, a number also with a power left standing; what cannot be decided by comparing
+            text goes to :func:`~espo_env.grading.pool.default_pool`.
         question: The problem. If given, an expression copied out of it does not pass for its answer.
 
     Returns:
         The verdict. Whatever the response says, nothing is raised and nothing in it is executed.
 
     Raises:
+        TypeError: If the reference is no string (None, where it is missing).
         ValueError: If the kind is unknown, the reference is empty, or not a number where one is needed.
         ImportError: If the comparison needs math-verify, and it is not installed (extra ``math``).
 

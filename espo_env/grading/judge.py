@@ -48,6 +48,7 @@ class Undecided(NamedTuple):
 
 
 _EXPRESSION = re.compile(r"[-+*/^]|\\(?:frac|cdot|times|binom|sqrt)")
+_POWER = re.compile(r"[0-9]+\s*(?:\^|\*\*)\s*(?:\{\s*-?[0-9]+\s*\}|-?[0-9]+)")
 
 
 def _compare_numbers(answer: str, gold: Number) -> str:
@@ -60,6 +61,15 @@ def _compare_numbers(answer: str, gold: Number) -> str:
     return "unevaluated" if number.division and not gold.division and number.value.denominator == 1 else "equal"
 
 
+def _copied_powers(answer: str, reference: str, question: str) -> bool:
+    """Whether a number is given by powers that all stand in the question, which may have asked for their value."""
+    powers = _POWER.findall(tidy(answer))
+    if not powers or _POWER.search(tidy(reference)):
+        return False
+    asked = key(tidy(question))
+    return all(key(power) in asked for power in powers)
+
+
 def judge(response_text: str, reference: str, kind: Kind, question: str = "") -> Grade | Undecided:
     """Grades as far as that goes without a parser.
 
@@ -70,10 +80,13 @@ def judge(response_text: str, reference: str, kind: Kind, question: str = "") ->
         question: The problem, so that an expression copied out of it does not pass for its answer.
 
     Raises:
+        TypeError: If the reference is no string (None, where it is missing).
         ValueError: If the kind is unknown, the reference is empty, or not a number where one is needed.
     """
     if kind not in ("numeric", "symbolic"):
         raise ValueError(f"expected kind 'numeric' or 'symbolic', got {kind!r}")
+    if not isinstance(reference, str):
+        raise TypeError(f"expected a reference answer as a string, got {reference!r}")
     gold = parse_number(reference) if kind == "numeric" else None
     if kind == "numeric" and gold is None:
         raise ValueError(f"expected a number as the reference of a numeric grade, got {reference!r}")
@@ -91,5 +104,7 @@ def judge(response_text: str, reference: str, kind: Kind, question: str = "") ->
         written = key(tidy(answer))
         if not (question and _EXPRESSION.search(written) and written in key(tidy(question))):
             return Undecided(answer, outcome)
+        outcome = "copied"
+    elif outcome == "equal" and question and _copied_powers(answer, reference, question):
         outcome = "copied"
     return Grade(outcome == "equal", answer, outcome)

@@ -1,11 +1,10 @@
 r"""What can be said about two mathematical answers without a parser, and what has to be asked of one.
 
-- :class:`Equivalence`: the question that is left for the parser.
-- :func:`compare`: equal, different, or an :class:`Equivalence`.
+- :func:`compare`: equal, different, or an :class:`~espo_env.grading.single.Equivalence`.
 
-The rules go by how the *reference* is written: a number asks for a number literal, a tuple for a tuple of as many
-elements, words for the same words. So a copy of the question ("12+7"), an equation ("6=7") or an integral is never
-right where a number is asked, whatever it evaluates to.
+The rules go by how the *reference* is written: a number asks for a number, a tuple for a tuple of as many elements,
+words for the same words. So a copy of the question ("12+7"), an equation ("6=7") or an integral is never right where a
+number is asked, whatever it evaluates to. A power may be left standing ("2^{10}" for 1024).
 """
 
 from __future__ import annotations
@@ -13,104 +12,42 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import NamedTuple
 
-from espo_env.grading.normalise import key, split_list, tidy
+from espo_env.grading.assignments import (
+    RELATION,
+    in_order,
+    read_system,
+    split_assignment,
+    split_label,
+    systems_as_tuples,
+)
+from espo_env.grading.intervals import RealSet, read_set
+from espo_env.grading.matrices import Matrix, read_matrix
+from espo_env.grading.normalise import clean, key, split_list, tidy
 from espo_env.grading.numeric import parse_number
+from espo_env.grading.single import Equivalence, balanced, compare_one, read_reference, strip_words
+from espo_env.grading.units import compatible, is_measure, split_unit
+from espo_env.grading.values import Value, read_value
+from espo_env.grading.wording import alternatives
 
 __all__ = ["Equivalence", "compare"]
 
-
-class Equivalence(NamedTuple):
-    """Pairs of LaTeX expressions that only a computer algebra system can compare.
-
-    Attributes:
-        references: The reference's elements (one, if it is no list).
-        answers: As many elements of the answer.
-        ordered: Whether element ``i`` must equal element ``i``, or the elements may come in any order.
-    """
-
-    references: tuple[str, ...]
-    answers: tuple[str, ...]
-    ordered: bool = True
-
-
-_UNIT = re.compile(
-    r"(.*?)\\(?:text|textbf|textit|textrm|textnormal|mathrm|mbox)"
-    r"\s*\{\s*([mghsL]|[A-Za-z.]{2}[A-Za-z .,/-]*)\s*\}\s*(\^\s*\{?\d\}?)?\s*",
-    re.DOTALL,
-)
-# Without \text: a word, or an abbreviation that is no product of variables.
-_BARE_UNIT = re.compile(r"(.*[\d}])\s+([A-Za-z]{3,}[A-Za-z .]*|cm|mm|km|kg|ft|in|mi|lb|oz)", re.DOTALL)
-_ASSIGNMENT = re.compile(
-    r"((?:[A-Za-z]{1,2}|\\(?:alpha|beta|gamma|theta|lambda|mu|phi|omega))(?:_\w)?'?\s*(?:\(\s*[a-z]\s*\))?)\s*"
-    r"(?:=|\\in(?![a-zA-Z]))\s*(.+)",
-    re.DOTALL,
-)
-_MIXED = re.compile(r"([+-]?)\s*(\d+)\s*(\\frac\s*\{\s*\d+\s*\}\s*\{\s*\d+\s*\})", re.ASCII)
 _PLUS_MINUS = re.compile(r"\\pm(?![a-zA-Z])")
-_RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|equiv|approx|sim|cong|in|to|mapsto|implies|iff|lt|gt)(?![a-zA-Z])")
-# Operations to be carried out: an answer may have only those that the reference has.
-_OPERATION = re.compile(
-    r"!|\\(?:int|iint|iiint|oint|sum|prod|lim|limsup|liminf|det|gcd|lcm|max|min|sup|inf|binom|choose|bmod|pmod|mod"
-    r"|partial|nabla|lfloor|lceil)(?![a-zA-Z])|\\frac\s*\{\s*d[^{}]{0,3}\}\s*\{\s*d\s*[a-z]\s*\}"
-)
-_BASE = re.compile(r"[0-9A-Z}]\s*_\s*(\{[^{}]*\}|\w)")
-# Words are compared as they stand: a parser would read them as products of their letters.
-_WORDS = re.compile(
-    r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mbox|operatorname|forall|exists|neg|land|lor)(?![a-zA-Z])"
-    r"|(?<![\\A-Za-z])[A-Za-z]{3,}"
-)
-_NAMES_IN_BRACES = re.compile(r"\\(?:begin|end)\s*\{[a-z]*\}")
-
-
-def _number(text: str) -> Fraction | None:
-    """Value of a number literal or mixed number."""
-    if match := _MIXED.fullmatch(text):
-        sign, whole, part = match.groups()
-        fraction = parse_number(part)
-        if fraction is None or fraction.value >= 1:
-            return None
-        return (int(whole) + fraction.value) * (-1 if sign == "-" else 1)
-    number = parse_number(text)
-    return None if number is None else number.value
-
-
-def _split_unit(text: str) -> tuple[str, str]:
-    """The answer and the unit behind it, which is empty if there is none (or if there is nothing but words)."""
-    match = _UNIT.fullmatch(text) or _BARE_UNIT.fullmatch(text)
-    if match is None or not match.group(1).strip():
-        return text, ""
-    unit = "".join(group or "" for group in match.groups()[1:])
-    return match.group(1).strip(), re.sub(r"[\s.,{}]", "", unit).casefold()
-
-
-def _split_assignment(text: str) -> tuple[str, str]:
-    """``x = 5`` as ``("5", "x")``; no name if it is no assignment, or a chain of equations."""
-    match = _ASSIGNMENT.fullmatch(text)
-    if match is None or _RELATION.search(match.group(2)):
-        return text, ""
-    return match.group(2).strip(), re.sub(r"\s", "", match.group(1))
+_SIGN = re.compile(r"\\\$|%|percent|\\circ|\u00b0|degree", re.IGNORECASE)
+_WHOLE_TEXT = re.compile(r"\\(?:text|textbf|textrm|mathrm|mbox)\s*\{([^{}]*,[^{}]*)\}")
+_CURRENCY = re.compile(r"\\\$")
+_PERCENT = re.compile(r"(?:%|percent\s*\}?)\s*\.?\s*\$?\s*$", re.IGNORECASE)
+_DEGREES = re.compile(r"(?:\\circ\s*\}?|\u00b0|degrees?\s*\}?)\s*\.?\s*\$?\s*$", re.IGNORECASE)
 
 
 def _brackets(text: str) -> tuple[str, list[str]]:
     """The brackets around a list ("()", "[)", "{}", ...) and its elements; "" if it stands in none or is no list."""
     plain = text.replace(r"\{", "{").replace(r"\}", "}")
-    if len(plain) > 1 and plain[0] + plain[-1] in ("()", "[]", "[)", "(]", "{}") and _balanced(plain[1:-1]):
+    if len(plain) > 1 and plain[0] + plain[-1] in ("()", "[]", "[)", "(]", "{}") and balanced(plain[1:-1]):
         elements = split_list(plain[1:-1])
         if len(elements) > 1 or plain[0] != "(":  # one element in round brackets is a group
             return plain[0] + plain[-1], elements
     return "", split_list(text)
-
-
-def _balanced(text: str) -> bool:
-    """Whether no bracket closes that has not been opened in the text: so that ``(1,2),(3,4)`` is no tuple."""
-    depth = 0
-    for char in text:
-        depth += (char in "([{") - (char in ")]}")
-        if depth < 0:
-            return False
-    return depth == 0
 
 
 def _expand_plus_minus(elements: list[str]) -> list[str]:
@@ -123,45 +60,18 @@ def _expand_plus_minus(elements: list[str]) -> list[str]:
     return expanded
 
 
-def _has_words(text: str) -> bool:
-    return _WORDS.search(_NAMES_IN_BRACES.sub("", text)) is not None
-
-
-def _compare_one(answer: str, reference: str) -> str | Equivalence:
-    """Compares two single answers, tidied."""
-    if key(answer) == key(reference):
+def _compare_ordered(answers: Sequence[str], references: Sequence[str]) -> str | Equivalence:
+    """Compares element by element."""
+    if len(answers) != len(references):
+        return "different"
+    outcomes = [compare_one(a, r) for a, r in zip(answers, references, strict=True)]
+    wrong = next((outcome for outcome in outcomes if isinstance(outcome, str) and outcome != "equal"), None)
+    if wrong is not None:
+        return wrong
+    asked = [outcome for outcome in outcomes if isinstance(outcome, Equivalence)]
+    if not asked:
         return "equal"
-    answer, unit = _split_unit(answer)
-    reference, reference_unit = _split_unit(reference)
-    if unit and reference_unit and unit != reference_unit:
-        return "different"
-    value_of_answer, name = _split_assignment(answer)
-    value_of_reference, reference_name = _split_assignment(reference)
-    if name and reference_name and name != reference_name:
-        return "different"
-    value = _number(value_of_reference)
-    # y = 2x + 1 and 2x - y = -1 are compared as equations; x = 5 is compared with numbers only.
-    both_equations = _RELATION.search(answer) and _RELATION.search(reference)
-    if value is not None or not both_equations or (name and reference_name):
-        answer, reference = value_of_answer, value_of_reference
-    answer, reference = (text.removeprefix(r"\approx").strip() for text in (answer, reference))
-    if key(answer) == key(reference):
-        return "equal"
-    if value is not None:
-        found = _number(answer)
-        if found is None:
-            return "not_a_number"
-        if found != value:
-            return "different"
-        division = found.denominator == 1 and ("/" in answer or "frac" in answer)
-        return "unevaluated" if division and "/" not in reference and "frac" not in reference else "equal"
-    if _has_words(answer) or _has_words(reference) or _BASE.findall(answer) != _BASE.findall(reference):
-        return "different"
-    if len(_RELATION.findall(answer)) != len(_RELATION.findall(reference)):
-        return "different"
-    if not set(_OPERATION.findall(answer)) <= set(_OPERATION.findall(reference)):
-        return "unevaluated"
-    return Equivalence((reference,), (answer,))
+    return Equivalence(tuple(q.references[0] for q in asked), tuple(q.answers[0] for q in asked))
 
 
 def _compare_unordered(answers: Sequence[str], references: Sequence[str]) -> str | Equivalence:
@@ -169,7 +79,7 @@ def _compare_unordered(answers: Sequence[str], references: Sequence[str]) -> str
     left = list(answers)
     unmatched = []
     for reference in references:
-        same = next((i for i, answer in enumerate(left) if _compare_one(answer, reference) == "equal"), None)
+        same = next((i for i, answer in enumerate(left) if compare_one(answer, reference) == "equal"), None)
         if same is None:
             unmatched.append(reference)
         else:
@@ -177,11 +87,112 @@ def _compare_unordered(answers: Sequence[str], references: Sequence[str]) -> str
     if not unmatched:
         return "equal"
     # Every element needs a partner that only the parser can confirm.
-    pairs = [[_compare_one(answer, reference) for answer in left] for reference in unmatched]
+    pairs = [[compare_one(answer, reference) for answer in left] for reference in unmatched]
     for row in (*pairs, *zip(*pairs, strict=True)):
         if not any(isinstance(outcome, Equivalence) for outcome in row):
             return "different"
     return Equivalence(tuple(unmatched), tuple(left), ordered=False)
+
+
+def _compare_sets(found: RealSet, gold: RealSet) -> str | Equivalence:
+    """Compares unions of intervals, however they are written."""
+    if found.variable and gold.variable and found.variable != gold.variable:
+        return "different"
+    kinds = [[(i.low_closed, i.high_closed) for i in one.intervals] for one in (found, gold)]
+    if kinds[0] != kinds[1]:
+        return "different"
+    return _compare_ordered(
+        [end for i in found.intervals for end in (i.low, i.high)],
+        [end for i in gold.intervals for end in (i.low, i.high)],
+    )
+
+
+def _vector(matrix: Matrix | None, text: str) -> list[str] | None:
+    """Elements of a row, of a column or of a tuple."""
+    if matrix is None:
+        brackets, elements = _brackets(text)
+        # [1, 2] is an interval.
+        return elements if brackets == "()" or (brackets == "[]" and len(elements) > 2) else None
+    return matrix.entries if 1 in matrix.shape and not matrix.bars and len(matrix.entries) > 1 else None
+
+
+def _compare_matrices(answer: str, reference: str) -> str | Equivalence | None:
+    """Compares matrices, vectors and tuples; None if neither is a matrix, or one is for the parser."""
+    found, gold = read_matrix(answer), read_matrix(reference)
+    if found is not None and gold is not None:
+        if found.shape != gold.shape or found.bars != gold.bars:
+            return "different"
+        outcome = _compare_ordered(found.entries, gold.entries)
+        # The parser tells an entry that is left to work out from a wrong one.
+        return None if outcome == "not_a_number" and "=" not in answer else outcome
+    if found is None and gold is None:
+        return None
+    vector, gold_vector = _vector(found, answer), _vector(gold, reference)
+    if vector is not None and gold_vector is not None:
+        return _compare_ordered(vector, gold_vector)
+    return None if r"\begin" in answer and r"\begin" in reference else "different"
+
+
+def _compare_systems(answer: str, reference: str) -> str | Equivalence | None:
+    """Compares x=2, y=3 with the same or with (2,3); None if neither gives values by name."""
+    found, gold = read_system(answer), read_system(reference)
+    if found is None and gold is None:
+        return None
+    if found is not None and gold is not None:
+        if set(found) != set(gold):
+            return "different"
+        return _compare_ordered([found[name] for name in gold], list(gold.values()))
+    system, named, bare = (found, answer, reference) if found is not None else (gold, reference, answer)
+    assert system is not None
+    brackets, elements = _brackets(bare)
+    # A list says the same as x=2, y=3, but not as (x,y)=(2,3).
+    is_tuple = brackets == "()" or (not brackets and _brackets(split_assignment(named)[0])[0] == "")
+    if not is_tuple or len(elements) != len(system):
+        return "different"
+    values = in_order(system)
+    return _compare_ordered(values, elements) if found is not None else _compare_ordered(elements, values)
+
+
+def _radians(degrees: Value) -> str:
+    angle = degrees.value / 180
+    return rf"\frac{{{angle.numerator}\pi}}{{{angle.denominator}}}"
+
+
+def _compare_signs(answer: str, reference: str) -> str | Equivalence | None:
+    """Compares numbers of which only one has a percent, currency or degree sign; None if it need not matter."""
+    found, unit = split_unit(tidy(answer))
+    gold, reference_unit = split_unit(tidy(reference))
+    pairs = ((answer, reference_unit), (reference, unit))
+    if any(_CURRENCY.search(text) and not compatible(other, "dollar") for text, other in pairs):
+        return "different"
+    gold_value = read_reference(gold)
+    if _DEGREES.search(reference) and gold_value is not None and r"\pi" in found:
+        return Equivalence((_radians(gold_value),), (found,))
+    found_value = read_value(found)
+    if _DEGREES.search(answer) and found_value is not None and r"\pi" in gold:
+        return Equivalence((gold,), (_radians(found_value),))
+    if gold_value is None:
+        return None
+    if any(is_measure(other) and (_PERCENT.search(text) or _DEGREES.search(text)) for text, other in pairs):
+        return "different"
+    percent, reference_percent = (_PERCENT.search(text) is not None for text in (answer, reference))
+    if percent == reference_percent or found_value is None or found_value.unevaluated:
+        return None
+    share = found_value.value * (Fraction(1, 100) if percent else 100)
+    if share == gold_value.value:
+        return "equal"
+    return "different" if percent and abs(gold_value.value) < 1 else None
+
+
+def _compare_literals(answer: str, reference: str) -> str | None:
+    """Compares what is a number as it stands, the usual case; None if it is not, or a percent sign needs a look."""
+    gold = parse_number(reference)
+    found = None if gold is None or "%" in answer or "%" in reference else parse_number(answer)
+    if gold is None or found is None:
+        return None
+    if found.value != gold.value:
+        return "different"
+    return "unevaluated" if found.division and not gold.division and found.value.denominator == 1 else "equal"
 
 
 def compare(answer: str, reference: str) -> str | Equivalence:
@@ -195,32 +206,49 @@ def compare(answer: str, reference: str) -> str | Equivalence:
         One of the reasons ``"equal"``, ``"different"``, ``"not_a_number"`` and ``"unevaluated"``, or the
         :class:`Equivalence` that a parser has to decide.
     """
-    answer, reference = tidy(answer), tidy(reference)
-    if key(answer) == key(reference):
+    if answer == reference:
         return "equal"
-    bare_reference, name = _split_assignment(reference)
-    if _number(_split_unit(bare_reference)[0]) is not None:
-        return _compare_one(answer, reference)
+    by_literal = _compare_literals(answer, reference)
+    if by_literal is not None:
+        return by_literal
+    tidied, gold = tidy(answer), tidy(reference)
+    if _SIGN.search(answer) or _SIGN.search(reference):
+        by_signs = _compare_signs(answer, reference)
+        if by_signs is not None:
+            return by_signs
+    if key(tidied) == key(gold):
+        return "equal"
+    sides = re.split(r"=|\\approx", gold)
+    if len(sides) > 1 and all(read_value(side.strip()) for side in sides):  # 0.56 = 56\%
+        return "equal" if any(compare_one(tidied, side.strip()) == "equal" for side in sides) else "different"
+    bare_reference, name = split_assignment(gold)
+    if read_reference(split_unit(bare_reference)[0]) is not None:
+        return compare_one(tidied, gold)
+    found_set, gold_set = read_set(clean(answer)), read_set(clean(reference))
+    if found_set is not None and gold_set is not None and not (found_set.plain and gold_set.plain):
+        return _compare_sets(found_set, gold_set)
+    tidied, gold = systems_as_tuples(clean(answer)) or tidied, systems_as_tuples(clean(reference)) or gold
+    tidied, gold = strip_words(tidied, gold)
+    tidied, gold = (_WHOLE_TEXT.sub(r"\1", text) if _WHOLE_TEXT.fullmatch(text) else text for text in (tidied, gold))
+    by_name = None if alternatives(answer) or alternatives(reference) else _compare_systems(tidied, gold)
+    if by_name is not None:
+        return by_name
+    (bare_reference, name), (bare_answer, answer_name) = split_label(gold, False), split_label(tidied, False)
+    if name and answer_name and name != answer_name and not RELATION.search(name + answer_name):
+        return "different"
+    by_entry = _compare_matrices(bare_answer, bare_reference)
+    if by_entry is not None:
+        return by_entry
     brackets, references = _brackets(bare_reference)
-    bare_answer, answer_name = _split_assignment(answer)
     answer_brackets, answers = _brackets(bare_answer)
     unordered = brackets in ("", "{}")
     if unordered:
         answers, references = _expand_plus_minus(answers), _expand_plus_minus(references)
     if len(references) == 1 and not brackets:
-        return "different" if len(answers) > 1 or answer_brackets else _compare_one(answer, reference)
-    if name and answer_name and name != answer_name:
-        return "different"
+        return "different" if len(answers) > 1 or answer_brackets else compare_one(tidied, gold)
+    if len(references) == 1 and answer_brackets == "()":  # the one element is a tuple
+        answer_brackets, answers = "", [bare_answer]
     same_kind = answer_brackets in ("", "{}") if unordered else answer_brackets == brackets
     if not same_kind or len(answers) != len(references):
         return "different"
-    if unordered:
-        return _compare_unordered(answers, references)
-    outcomes = [_compare_one(a, r) for a, r in zip(answers, references, strict=True)]
-    wrong = next((outcome for outcome in outcomes if isinstance(outcome, str) and outcome != "equal"), None)
-    if wrong is not None:
-        return wrong
-    asked = [outcome for outcome in outcomes if isinstance(outcome, Equivalence)]
-    if not asked:
-        return "equal"
-    return Equivalence(tuple(q.references[0] for q in asked), tuple(q.answers[0] for q in asked))
+    return (_compare_unordered if unordered else _compare_ordered)(answers, references)

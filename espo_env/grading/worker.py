@@ -16,9 +16,12 @@ import resource
 import sys
 
 from math_verify import LatexExtractionConfig, parse, verify
+from math_verify.parser import NormalizationConfig
 from sympy import Add, Basic, Expr, Integer, MatrixBase, Mul, Number, Pow, preorder_traversal
 
-_CONFIG = [LatexExtractionConfig()]
+# Units have been taken off; what looks like one here is a variable (the m of 2m, the ab of 5ab).
+_NORMALIZATION = NormalizationConfig(units=False, malformed_operators=True, nits=True, boxed="all")
+_CONFIG = [LatexExtractionConfig(normalization_config=_NORMALIZATION)]
 # Enough that a decimal with the usual six places does not pass for an irrational number.
 _DECIMALS = 12
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from espo_env.grading import Grade, grade
+from espo_env.grading import Grade, grade, grade_async
 from espo_env.grading.extraction import MAX_ANSWER_CHARS
 from espo_env.grading.numeric import MAX_EXPONENT, parse_number
 
@@ -128,3 +129,12 @@ def test_an_unknown_kind_is_refused():
 def test_never_raises_whatever_the_response_says(text, reference):
     for response in (text, rf"\boxed{{{text}}}", f"#### {text}", f"Answer: {text}"):
         grade(response, reference)
+
+
+@pytest.mark.parametrize("kind", ["numeric", "symbolic"])
+@pytest.mark.parametrize("reference", [None, 7, 27.0])
+def test_a_missing_reference_is_named(kind, reference):
+    with pytest.raises(TypeError, match=f"expected a reference answer as a string, got {reference}"):
+        grade(r"\boxed{7}", reference, kind)
+    with pytest.raises(TypeError, match=f"expected a reference answer as a string, got {reference}"):
+        asyncio.run(grade_async(r"\boxed{7}", reference, kind))

@@ -201,6 +201,11 @@ def test_an_empty_reference_is_refused(pool):
         pool.submit(r"\boxed{7}", " ")
 
 
+def test_a_missing_reference_is_refused(pool):
+    with pytest.raises(TypeError, match="expected a reference answer as a string, got None"):
+        pool.submit(r"\boxed{7}", None)
+
+
 def test_without_math_verify_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "math_verify", None)
     with pytest.raises(ImportError, match=r"espo\[math\]"):
