@@ -1,7 +1,6 @@
 """The verdict on a response.
 
 - :func:`grade`: extracts the final answer and compares it with the reference.
-- :func:`grade_async`: the same for an event loop.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from espo_env.grading.judge import Grade, Kind, Undecided, judge
 from espo_env.grading.pool import default_pool
 
-__all__ = ["grade", "grade_async"]
+__all__ = ["grade"]
 
 
 def grade(response_text: str, reference: str, kind: Kind = "numeric", question: str = "") -> Grade:
@@ -39,12 +38,4 @@ def grade(response_text: str, reference: str, kind: Kind = "numeric", question: 
     outcome = judge(response_text, reference, kind, question)
     if isinstance(outcome, Undecided):
         return default_pool().grade(response_text, reference, kind, question)
-    return outcome
-
-
-async def grade_async(response_text: str, reference: str, kind: Kind = "numeric", question: str = "") -> Grade:
-    """Grades without blocking the event loop; arguments and errors as of :func:`grade`."""
-    outcome = judge(response_text, reference, kind, question)
-    if isinstance(outcome, Undecided):
-        return await default_pool().grade_async(response_text, reference, kind, question)
     return outcome

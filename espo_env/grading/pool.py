@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib.util
 import json
@@ -176,12 +175,6 @@ class GraderPool:
     def grade(self, response_text: str, reference: str, kind: Kind = "symbolic", question: str = "") -> Grade:
         """Grades one response and waits for the verdict."""
         return self.submit(response_text, reference, kind, question).result()
-
-    async def grade_async(
-        self, response_text: str, reference: str, kind: Kind = "symbolic", question: str = ""
-    ) -> Grade:
-        """Grades one response without blocking the event loop."""
-        return await asyncio.wrap_future(self.submit(response_text, reference, kind, question))
 
     @property
     def counts(self) -> Counter[str]:

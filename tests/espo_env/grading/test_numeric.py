@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import asyncio
 from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from espo_env.grading import Grade, grade, grade_async
+from espo_env.grading import Grade, default_pool, grade
 from espo_env.grading.extraction import MAX_ANSWER_CHARS
 from espo_env.grading.numeric import MAX_EXPONENT, parse_number
 
@@ -137,4 +136,4 @@ def test_a_missing_reference_is_named(kind, reference):
     with pytest.raises(TypeError, match=f"expected a reference answer as a string, got {reference}"):
         grade(r"\boxed{7}", reference, kind)
     with pytest.raises(TypeError, match=f"expected a reference answer as a string, got {reference}"):
-        asyncio.run(grade_async(r"\boxed{7}", reference, kind))
+        default_pool().submit(r"\boxed{7}", reference, kind)
