@@ -69,7 +69,7 @@ def evaluate(
     template: Annotated[str | None, typer.Option(help="Prompt template, such as chat or boxed.")] = None,
     max_prompt_tokens: Annotated[int, typer.Option(min=1, help="Longer problems are left out.")] = 1024,
     slots: Annotated[int | None, typer.Option(min=1, help="Responses written at the same time.")] = None,
-    engine: Annotated[Literal["torch", "vllm"] | None, typer.Option()] = None,
+    engine: Annotated[str | None, typer.Option(help="torch, vllm, or module:NAME of your own.")] = None,
     early_stopping: Annotated[
         bool, typer.Option("--early-stopping", help="Needs a checkpoint; gives figures with and without stops.")
     ] = False,
@@ -294,10 +294,12 @@ def _next_line() -> str | None:
 
 
 def _on_device(model: Any, engine: str) -> Any:
-    """On the GPU, where there is one; vLLM takes the weights from wherever they are."""
+    """On the GPU, where there is one, unless the engine has it to itself and copies the weights from the CPU."""
     import torch
 
-    return model.to("cuda" if engine == "torch" and torch.cuda.is_available() else "cpu")
+    from espo_algo.rollout.engines import get_engine
+
+    return model.to("cuda" if torch.cuda.is_available() and not get_engine(engine).owns_gpus else "cpu")
 
 
 def _table(header: list[str], rows: list[list[str]]) -> None:

@@ -13,6 +13,7 @@ import torch
 from espo_algo.config import ESPOConfig
 from espo_algo.experiments.settings import get_setting, measure_task
 from espo_algo.experiments.starts import make_start, num_heads
+from espo_algo.rollout.engines import get_engine
 
 __all__ = ["OUTPUT", "build_config"]
 
@@ -49,13 +50,14 @@ def build_config(
     if model is not None and setting.env == "espo_env/ReasoningGym-v0":
         setting = replace(setting, env_config={**setting.env_config, "tokenizer": str(model)})
     horizon, _ = measure_task(setting)
+    kind = get_engine(engine)
     return (
         ESPOConfig()
         .environment(setting.env, env_config=setting.env_config)
         # The embedded engine runs beside the learner; vLLM takes a process, and the GPU where there is one.
         .env_runners(
-            num_env_runners=0 if engine == "torch" else 1,
-            num_gpus_per_env_runner=0 if engine == "torch" else int(torch.cuda.is_available()),
+            num_env_runners=int(kind.needs_process),
+            num_gpus_per_env_runner=int(kind.owns_gpus and torch.cuda.is_available()),
             num_envs_per_env_runner=96,
         )
         .language_model(model=model or make_start(task, output, sft_steps, num_heads(engine)), critic="separate")
