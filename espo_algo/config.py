@@ -70,8 +70,8 @@ class ESPOConfig(PPOConfig):
         self.env_runner_cls = ESPOEnvRunner
         self.num_env_runners = 0
         self.num_envs_per_env_runner = 32
-        # A rollout of a language model outlasts RLlib's 60 s; a sample that is dropped there is paid for all the same.
-        self.sample_timeout_s = None
+        # A rollout of a language model outlasts RLlib's 60 s.
+        self.sample_timeout_s = 3600.0
         self.evaluation_sample_timeout_s = 3600.0
         self.evaluation_duration = 100
         self.lr = 1e-6
@@ -132,6 +132,7 @@ class ESPOConfig(PPOConfig):
         self.importance_weight_cap: float | None = None
         # .fault_tolerance()
         self.max_empty_rounds = 3
+        self.update_timeout_s = 3600.0
         self.weight_sync_timeout_s = 600.0
 
     def language_model(
@@ -304,17 +305,27 @@ class ESPOConfig(PPOConfig):
         return self
 
     def fault_tolerance(
-        self, *, max_empty_rounds: int = NotProvided, weight_sync_timeout_s: float = NotProvided, **kwargs: Any
+        self,
+        *,
+        max_empty_rounds: int = NotProvided,
+        update_timeout_s: float = NotProvided,
+        weight_sync_timeout_s: float = NotProvided,
+        **kwargs: Any,
     ) -> Self:
         """Sets what happens when runners fail.
 
         Args:
             max_empty_rounds: Rounds of sampling in a row that may bring nothing before an error is raised.
+            update_timeout_s: How long a remote learner may take for an iteration's update; then it is an error.
             weight_sync_timeout_s: How long a runner may take to receive new weights.
             kwargs: Those of ``AlgorithmConfig.fault_tolerance``.
         """
         super().fault_tolerance(**kwargs)
-        self._set(max_empty_rounds=max_empty_rounds, weight_sync_timeout_s=weight_sync_timeout_s)
+        self._set(
+            max_empty_rounds=max_empty_rounds,
+            update_timeout_s=update_timeout_s,
+            weight_sync_timeout_s=weight_sync_timeout_s,
+        )
         return self
 
     def _set(self, **arguments: Any) -> None:

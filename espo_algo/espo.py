@@ -10,12 +10,14 @@ they decode; the losses are plain PPO's.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
+import ray
 from ray.rllib.algorithms.ppo.ppo import PPO
 from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
@@ -39,13 +41,15 @@ from espo_algo.policy import Policy
 from espo_algo.rollout.engines import get_engine
 from espo_algo.rollout.env_runner import ESPOEnvRunner
 from espo_algo.rollout.plans import Planner, ResponsePlan
-from espo_algo.weight_sync.calls import ask_learners
+from espo_algo.weight_sync.calls import ask_learners, update_learners
 from espo_algo.weight_sync.packing import unpack_state
 from espo_algo.weight_sync.sync import sync_weights
 from espo_env.tasks.order import ProblemOrder
 from espo_env.token_mdp import TokenMDP
 
 __all__ = ["ESPO"]
+
+logger = logging.getLogger(__name__)
 
 _DRIVER_STATE = "espo"
 
@@ -112,8 +116,10 @@ class ESPO(PPO):
 
     def _update(self, episodes: list[TokenEpisode]) -> None:
         """PPO on whole responses."""
-        results = self.learner_group.update(
-            training_data=WholeEpisodeTrainingData(episodes=episodes),
+        results = update_learners(
+            self.learner_group,
+            WholeEpisodeTrainingData(episodes=episodes),
+            self.config.update_timeout_s,
             timesteps={
                 NUM_ENV_STEPS_SAMPLED_LIFETIME: self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME))
             },
@@ -156,27 +162,31 @@ class ESPO(PPO):
             plans: What to answer.
 
         Returns:
-            Place of a plan -> its episode, in the plans' order, whoever wrote them; those of a runner that died, or
-            that was restarted since the weights were sent, are missing.
+            Place of a plan -> its episode, in the plans' order, whoever wrote them. Those of a runner that died, that
+            was restarted since the weights were sent, or that did not answer in time (it is restarted) are missing.
         """
         if not group.num_remote_workers():
             return dict(enumerate(group.local_env_runner.sample(plans=plans)))
         runners, newest = group.healthy_worker_ids(), self.version_sent(group)
         shares = {runner: range(i, len(plans), len(runners)) for i, runner in enumerate(runners)}
 
-        def sample(runner: ESPOEnvRunner) -> list[tuple[int, TokenEpisode]] | None:
+        def sample(runner: ESPOEnvRunner) -> tuple[int, list[TokenEpisode] | None]:
+            index = int(runner.worker_index)
             if runner.weights_version != newest:
-                return None  # restarted, and nobody has noticed
-            share = shares[runner.worker_index]
-            return list(zip(share, runner.sample(plans=[plans[i] for i in share]), strict=True))
+                return index, None  # restarted, and nobody has noticed
+            return index, runner.sample(plans=[plans[i] for i in shares[index]])
 
-        timeout = self.config.sample_timeout_s
-        if group is not self.env_runner_group:
-            timeout = self.config.evaluation_sample_timeout_s
-        batches = list(group.foreach_env_runner(sample, local_env_runner=False, timeout_seconds=timeout))
-        if None in batches:
+        training = group is self.env_runner_group
+        timeout = self.config.sample_timeout_s if training else self.config.evaluation_sample_timeout_s
+        answers = dict(group.foreach_env_runner(sample, local_env_runner=False, timeout_seconds=timeout))
+        for runner in set(group.healthy_worker_ids()) & set(runners) - answers.keys():
+            # It would keep every later call waiting.
+            logger.warning("runner %d has not answered within %s s: it is restarted", runner, timeout)
+            ray.kill(group._worker_manager.actors()[runner], no_restart=False)
+        if None in answers.values():
             self.send_weights(group)
-        return dict(sorted((pair for batch in batches for pair in batch or ()), key=lambda pair: pair[0]))
+        pairs = [pair for index, batch in answers.items() for pair in zip(shares[index], batch or (), strict=False)]
+        return dict(sorted(pairs, key=lambda pair: pair[0]))
 
     def send_weights(self, group: EnvRunnerGroup) -> int:
         """Sends the learners' weights and state of early stopping to a group's runners, and waits until they have them.

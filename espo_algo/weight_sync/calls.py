@@ -2,6 +2,7 @@
 
 - :func:`ask_runners`: a call on every healthy remote runner.
 - :func:`ask_learners`: a call on every learner.
+- :func:`update_learners`: the update of every learner on its share of a batch.
 
 RLlib drops a call that meets a busy actor without a word, and gives errors back as if they were answers.
 """
@@ -12,9 +13,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ray.rllib.core.learner.learner_group import LearnerGroup
+from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
+from ray.rllib.utils.actor_manager import RemoteCallResults
 
-__all__ = ["ask_learners", "ask_runners"]
+__all__ = ["ask_learners", "ask_runners", "update_learners"]
 
 T = TypeVar("T")
 
@@ -62,6 +65,39 @@ def ask_learners(learner_group: LearnerGroup, call: Callable[[Any], T], timeout:
     results = learner_group.foreach_learner(call, timeout_seconds=timeout)
     if learner_group.is_local:
         return [result.get() for result in results]
+    return _by_rank(learner_group, results, timeout)
+
+
+def update_learners(
+    learner_group: LearnerGroup, training_data: TrainingData, timeout: float, **options: Any
+) -> list[Any]:
+    """Like ``LearnerGroup.update``, which waits for as long as it takes.
+
+    Args:
+        learner_group: Local or remote.
+        training_data: Is dealt to the learners.
+        timeout: Seconds that a remote learner may take.
+        **options: Those of ``Learner.update``.
+
+    Returns:
+        What ``Learner.update`` gave back on each learner, by rank.
+
+    Raises:
+        RuntimeError: As :func:`ask_learners`.
+        Exception: What the update raised in a learner.
+    """
+    if learner_group.is_local:
+        return learner_group.update(training_data=training_data, **options)
+    shares = training_data.shard(len(learner_group), **options)
+    results = learner_group._worker_manager.foreach_actor(
+        "update",
+        kwargs=[{"training_data": share, **options, **extra} for share, extra in shares],
+        timeout_seconds=timeout,
+    )
+    return _by_rank(learner_group, results, timeout)
+
+
+def _by_rank(learner_group: LearnerGroup, results: RemoteCallResults, timeout: float) -> list[Any]:
     answers = {result.actor_id: result for result in results}
     if missing := [rank for rank in range(len(learner_group)) if rank not in answers]:
         raise RuntimeError(

@@ -1,6 +1,8 @@
 """The algorithm with runners and learners in actors of their own, under Tune, and when they die."""
 
 import contextlib
+import os
+import signal
 import time
 
 import numpy as np
@@ -131,6 +133,35 @@ def test_a_state_that_is_set_reaches_a_runner_that_is_busy(two_runners):
     assert_same(weights(algo), expected)
     for received in runner_weights(algo):
         assert_same(received, expected)
+
+
+def test_a_runner_that_hangs_is_restarted_and_a_learner_that_hangs_is_an_error(coin_config):
+    """Both were waited for without a limit."""
+    config = coin_config().early_stopping(**EARLY).env_runners(num_env_runners=2, sample_timeout_s=3.0)
+    config.learners(num_learners=1)
+    config.fault_tolerance(delay_between_env_runner_restarts_s=0.0, update_timeout_s=3.0)
+    algo = config.build_algo()
+    algo.train()
+    pids = dict(
+        algo.env_runner_group.foreach_env_runner(lambda r: (r.worker_index, os.getpid()), local_env_runner=False)
+    )
+    os.kill(pids[1], signal.SIGSTOP)
+    try:
+        assert algo.train()["num_missing_episodes_lifetime"] == 16
+        deadline = time.monotonic() + 120
+        while algo.train()["env_runners"]["num_episodes"] < 32:
+            assert time.monotonic() < deadline, "the runner that hung was not restarted"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pids[1], signal.SIGCONT)
+    (pid,) = (result.get() for result in algo.learner_group.foreach_learner(lambda learner: os.getpid()))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(RuntimeError, match=r"expected an answer of 1 learners within 3.0 s, got none from \[0\]"):
+            algo.train()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    algo.stop()
 
 
 @pytest.mark.parametrize("num_learners", [1, 2])
