@@ -1,6 +1,6 @@
 """The configuration that small experiments train with.
 
-- :func:`build_config`: the quickstart's, to start from.
+- :func:`build_config`: the configuration of ``examples/quickstart.py``, to start from.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from espo_algo.experiments.starts import make_start, num_heads
 __all__ = ["OUTPUT", "build_config"]
 
 OUTPUT = "quickstart_output"
-"""Where starts and results are kept, if nothing else is said."""
+"""Default folder of starts and results."""
 
 
 def build_config(

@@ -97,7 +97,7 @@ STOP_RULES: Mapping[str, StopRule] = MappingProxyType(_rules)
 
 
 def get_stop_rule(name: str) -> StopRule:
-    """The rule of that name, or at that place.
+    """The rule registered under a name, or the function at ``"module:function"``.
 
     Args:
         name: A registered name, or ``"module:function"``, which every process finds by itself.

@@ -1,4 +1,4 @@
-r"""Writing the same LaTeX in the same way, without parsing it.
+r"""Normal forms of LaTeX answers, made without parsing them.
 
 - :func:`tidy`: takes off what only concerns the looks, so that a parser (or a comparison) sees the answer alone.
 - :func:`key`: the string under which two answers are the same as they stand.

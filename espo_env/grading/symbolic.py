@@ -1,6 +1,6 @@
-r"""What can be said about two mathematical answers without a parser, and what has to be asked of one.
+r"""Comparison of two mathematical answers without a parser, and the question that is left for one.
 
-- :class:`Equivalence`: the question that is left for the parser.
+- :class:`Equivalence`: pairs of expressions that only a parser can compare.
 - :func:`compare`: equal, different, or an :class:`Equivalence`.
 
 The rules go by how the *reference* is written: a number asks for a number literal, a tuple for a tuple of as many
