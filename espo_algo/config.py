@@ -39,7 +39,7 @@ __all__ = ["ESPOConfig"]
 
 
 class ESPOConfig(PPOConfig):
-    """Configures :class:`~espo_algo.espo.ESPO`.
+    """The configuration of :class:`~espo_algo.espo.ESPO`.
 
     Defaults are the paper's (arXiv 2605.29860) where it publishes them. Two units differ from RLlib's PPO:
     ``train_batch_size_per_learner`` and ``minibatch_size`` count whole responses, not tokens. In tokens, a batch with
@@ -252,9 +252,11 @@ class ESPOConfig(PPOConfig):
             statistics_start: ``"first_batch"``: start from the first batch's moments; ``"zero_one"``: from mean 0 and
                 variance 1, whose scale is off for about 100 batches.
             warmup_loss_threshold: Critic loss below which it counts as trained; 0.5 in the paper.
-            warmup_patience: For so many updates in a row; 3 in the paper.
-            warmup_change_threshold: Or this little change between two updates; 0.1 in the paper.
-            warmup_max_fraction: In any case after this share of ``planned_iterations``; 0.1 in the paper.
+            warmup_patience: Updates in a row that have to pass that test; 3 in the paper.
+            warmup_change_threshold: It also counts as trained where its loss changes by less than this between two
+                updates; 0.1 in the paper.
+            warmup_max_fraction: Share of ``planned_iterations`` after which it counts as trained in any case; 0.1 in
+                the paper.
             warmup_min_explained_variance: Ask for explained variance instead of loss. With 0/1 rewards the paper's test
                 is met before the critic knows anything.
             planned_iterations: Training iterations planned; None where unknown.
@@ -317,7 +319,7 @@ class ESPOConfig(PPOConfig):
         Args:
             max_empty_rounds: Rounds of sampling in a row that may bring nothing before an error is raised.
             update_timeout_s: How long a remote learner may take for an iteration's update; then it is an error.
-            weight_sync_timeout_s: How long a runner may take to receive new weights.
+            weight_sync_timeout_s: How long a learner or runner may take to answer a call of a weight sync, in seconds.
             kwargs: Those of ``AlgorithmConfig.fault_tolerance``.
         """
         super().fault_tolerance(**kwargs)
@@ -355,11 +357,11 @@ class ESPOConfig(PPOConfig):
         check_settings(self)
 
     def check_task(self) -> TokenMDP:
-        """Builds the environment and holds it against the model, see :func:`espo_algo.checks.check_task`."""
+        """Builds the environment and checks it against the model, see :func:`espo_algo.checks.check_task`."""
         return check_task(self)
 
     def get_evaluation_config_object(self) -> Self | None:
-        """RLlib asks for it: evaluation answers its own split, whatever training's ``env_config`` says."""
+        """The evaluation runners' configuration, with a split of its own (``"eval"`` by default); RLlib calls this."""
         given = self.evaluation_config or {}
         config = super().get_evaluation_config_object()
         if config is not None and isinstance(given, Mapping):
@@ -439,11 +441,11 @@ class ESPOConfig(PPOConfig):
         return max(1, int(self.num_gpus_per_env_runner)) if get_engine(self.engine).owns_gpus else 1
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        """RLlib asks for it."""
+        """The module that learners and runners build; RLlib calls this."""
         return RLModuleSpec(module_class=LanguageModelRLModule)
 
     def get_default_learner_class(self) -> type[ESPOLearner]:
-        """RLlib asks for it."""
+        """The class of the learners; RLlib calls this."""
         return ESPOLearner
 
     @property

@@ -17,7 +17,7 @@ __all__ = ["TokenEpisode"]
 
 @dataclass(slots=True, eq=False)
 class TokenEpisode(Trajectory):
-    """A :class:`~espo_env.types.Trajectory` that knows where it came from."""
+    """A :class:`~espo_env.types.Trajectory` with its origin (request, seed, prompt, weights) and its whole grade."""
 
     request_id: int = -1
     """The request that it answers."""
@@ -34,7 +34,7 @@ class TokenEpisode(Trajectory):
 
     @property
     def is_trainable(self) -> bool:
-        """Whether it came to an end of its own; what was lost or given up is counted, never trained on."""
+        """Whether it was finished or stopped; what was lost or given up is counted, never trained on."""
         return self.stop_reason not in (StopReason.ABORT, StopReason.ERROR) and len(self) > 0
 
     def env_steps(self) -> int:

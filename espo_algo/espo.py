@@ -71,7 +71,7 @@ class ESPO(PPO):
 
     @classmethod
     def get_default_config(cls) -> ESPOConfig:
-        """RLlib asks for it."""
+        """The defaults; RLlib calls this."""
         return ESPOConfig()
 
     def training_step(self) -> None:
@@ -91,7 +91,7 @@ class ESPO(PPO):
                 self.send_weights(self.eval_env_runner_group)  # for the evaluation beside the next iteration
 
     def _sample(self) -> list[TokenEpisode]:
-        """Collects a batch of responses from all runners, and logs what they are like.
+        """Collects a batch of responses from all runners, and logs their metrics.
 
         Raises:
             RuntimeError: If several rounds in a row brought nothing.
@@ -130,7 +130,7 @@ class ESPO(PPO):
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
 
     def _adapt(self, episodes: list[TokenEpisode]) -> None:
-        """Takes the batch into the state of early stopping, which lives in the module's buffers on every learner."""
+        """Updates the state of early stopping with the batch; it is kept in the module's buffers on every learner."""
         measured = {
             name: float(self.metrics.peek((LEARNER_RESULTS, DEFAULT_MODULE_ID, name)))
             for name in ("vf_loss", "vf_explained_var", "mismatch_kl", "mismatch_ratio_max")
@@ -220,7 +220,7 @@ class ESPO(PPO):
         return self.eval_env_runner_group
 
     def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:
-        """Brings restarted runners back, with the learner's weights: the local runner may have none.
+        """Takes restarted runners back, and sends them the learners' weights (RLlib would send the local runner's).
 
         Where none is left it waits for the first one, which may have to start an engine, for up to
         ``env_runner_restore_timeout_s``.
@@ -243,7 +243,7 @@ class ESPO(PPO):
         # The window makes it this iteration's time; RLlib's default is an average over all of them.
         return self.metrics.log_time((TIMERS, name), reduce="mean", window=1)
 
-    # --- what comes of it ---------------------------------------------------------------------------------------
+    # --- results ------------------------------------------------------------------------------------------------
 
     def evaluate(self, parallel_train_future: Future[Any] | None = None) -> dict[str, Any]:
         """Answers evaluation problems with the newest weights; see :func:`evaluate_in_training`."""
@@ -281,7 +281,7 @@ class ESPO(PPO):
         self._send_to_all()
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """RLlib's state, and how many responses were planned: where the order of problems and seeds goes on."""
+        """RLlib's state, and how many responses were planned: a restored run goes on with the next problem and seed."""
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component(_DRIVER_STATE, components, not_components):
             state[_DRIVER_STATE] = {"responses_planned": self._responses_planned}

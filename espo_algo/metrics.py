@@ -1,4 +1,4 @@
-"""Metrics of a batch of responses: accuracy, lengths, stops, marks, losses.
+"""Metrics of a batch of responses: accuracy, lengths, stops, marks, lost responses.
 
 - :func:`rollout_metrics`: shares and means of one batch, from its episodes alone.
 - :func:`rollout_counts`: counts of one batch.

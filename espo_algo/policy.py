@@ -1,6 +1,6 @@
 """A trained policy.
 
-- :class:`Policy`: the model, with the state of early stopping and the configuration it goes with.
+- :class:`Policy`: the model with its state of early stopping and its configuration: what ``ESPO.policy()`` gives.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ __all__ = ["Policy"]
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A policy with its critic.
+    """A policy with its critic, its state of early stopping and its configuration.
 
     Attributes:
         config: How it was trained, or is to be used.
         model: Weights, on the CPU.
-        early_stopping: State of early stopping; None where the critic knows nothing yet.
+        early_stopping: State of early stopping; None for a model whose critic was never trained.
         source: Where it came from, as JSON.
     """
 

@@ -149,15 +149,15 @@ class TokenPolicyModule(TorchRLModule, TargetNetworkAPI, ValueFunctionAPI):
         return self.model.value(_last_hidden(self.model, batch)[1] if embeddings is None else embeddings)
 
     def make_target_networks(self) -> None:
-        """For APPO."""
+        """Copies the model as the target network, which APPO asks for."""
         self.target_model = make_target_network(self.model)
 
     def get_target_network_pairs(self) -> list[tuple[Any, Any]]:
-        """For APPO."""
+        """The model with its target network, which APPO asks for."""
         return [(self.model, self.target_model)]
 
     def forward_target(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """For APPO: the target network's logits."""
+        """The target network's logits, which APPO asks for."""
         policy, _ = _last_hidden(self.target_model, batch)
         return {TARGET_NETWORK_ACTION_DIST_INPUTS: self.target_model.project(policy)}
 
@@ -171,7 +171,7 @@ class StopShares(RLlibCallback):
     """Logs ``stop_reason/{eos,length,regret}``: shares of the episodes."""
 
     def on_episode_end(self, *, episode: Any, metrics_logger: Any = None, **kwargs: Any) -> None:
-        """RLlib calls it."""
+        """Logs how the episode ended; RLlib calls this."""
         reason = episode.get_infos(-1)["stop_reason"]
         for each in (StopReason.EOS, StopReason.LENGTH, StopReason.REGRET):
             metrics_logger.log_value(("stop_reason", str(each)), float(reason is each), reduce="mean", window=100)

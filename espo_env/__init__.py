@@ -7,12 +7,16 @@ Data flow::
       └──response── grader   └──token── RegretTermination <─┘
                                           FailureDetector: z > threshold?  -> terminated, fail_reward
 
+Between two batches ``EarlyStoppingState`` gives the detector its statistics, tolerance and warm-up flag.
+
 - ``types``: the glossary; :class:`StopReason`, :class:`PolicySignals`, :class:`Trajectory`
-- ``token_env``, ``token_vector_env``: :class:`TokenGenerationEnv` and :class:`TokenGenerationVectorEnv`
+- ``token_mdp``, ``token_env``, ``token_vector_env``: the token MDP; :class:`TokenGenerationEnv` and
+  :class:`TokenGenerationVectorEnv`
 - ``wrappers``: :class:`RegretTermination`, :class:`VectorRegretTermination`, :class:`RecordTrajectory`
-- ``early_stopping``: the failure detector, pure maths
-- ``tasks``, ``grading``: where problems come from, and the verdict on a response
-- ``rendering``: text and HTML views of responses
+- ``early_stopping``: the failure detector and its state between batches, pure maths
+- ``tasks``, ``grading``: tasks that pose problems, and graders of responses
+- ``tokenizer``: :class:`Tokenizer`; ``rendering``: text and HTML views of responses
+- ``registration``: the Gymnasium ids; ``imports``: objects named as ``"module:name"``
 
 Importing this package registers the ids of :data:`espo_env.registration.TASKS` with Gymnasium. It needs numpy,
 gymnasium and tokenizers only.

@@ -1,6 +1,6 @@
-"""Objects by their place, for settings that other processes read too.
+"""Objects named as ``"module:name"``: settings in this form mean the same in every process.
 
-- :func:`import_object`: ``"module:name"`` as the object of that name.
+- :func:`import_object`: imports such an object.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ Observation = dict[str, NDArray[np.int32]]
 
 @dataclass(slots=True)
 class Completed:
-    """What ``n`` whole responses brought, in the order they were given.
+    """The outcome of ``n`` whole responses, in the order they were given.
 
     Attributes:
         rewards: Shape (n,), the reward of each last transition.

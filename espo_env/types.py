@@ -58,7 +58,7 @@ class StopReason(enum.StrEnum):
 
 @dataclass(slots=True)
 class PolicySignals:
-    """What sampling one token (or one token for each of ``n`` slots) has already computed.
+    """A sampled token (or one for each of ``n`` slots) with its regret and value, which sampling has computed.
 
     Attributes:
         token: Sampled token id, int or int array of shape (n,).

@@ -1,1 +1,1 @@
-"""The command line ``espo``, and what its commands are made of."""
+"""The command line ``espo`` (``cli.py``), and the functions that its commands call."""

@@ -1,8 +1,8 @@
 """Configurations as YAML or JSON files.
 
 - :func:`load_config`: reads a file into an :class:`~espo_algo.config.ESPOConfig` and :class:`RunOptions`.
-- :func:`build_config`: the same of what such a file holds.
-- :class:`RunOptions`: the section ``run``, for what is no part of the algorithm.
+- :func:`build_config`: the same from a file's content, a mapping.
+- :class:`RunOptions`: the section ``run``: how long to train, and what to keep.
 - :data:`SECTIONS`, :func:`section_keys`: what may stand in a file.
 
 A file has a section for each method of the configuration, with its keyword arguments::
@@ -61,7 +61,7 @@ class RunOptions:
         output: Folder of the log, the checkpoints and the exported model.
         checkpoint_every: Iterations between two checkpoints, >= 1; there is one at the end in any case.
         keep_checkpoints: How many are kept, the newest ones, >= 1.
-        responses: Evaluation problems answered at the end for the page of responses, >= 0.
+        responses: Training responses of the newest checkpoint's batch that are kept for the report, >= 0.
         export: Whether to write the trained model as ordinary Hugging Face folders.
 
     Raises:

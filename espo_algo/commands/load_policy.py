@@ -1,7 +1,7 @@
 """Loads policies to measure or to play with.
 
 - :func:`load_policy`: out of a checkpoint of a training run, or a Hugging Face folder.
-- :func:`is_checkpoint`: which of the two a path is.
+- :func:`is_checkpoint`: whether a path is a checkpoint.
 """
 
 from __future__ import annotations

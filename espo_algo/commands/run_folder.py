@@ -3,7 +3,7 @@
 - :func:`train`: trains, and goes on where it was interrupted.
 - :func:`read_log`: the iterations of a run.
 - :func:`write_report`: runs as tables, curves and pages of responses.
-- :data:`LOG`, :data:`RESPONSES`, :data:`CHECKPOINTS`, :data:`EXPORT`: what is called how.
+- :data:`LOG`, :data:`RESPONSES`, :data:`CHECKPOINTS`, :data:`EXPORT`: names of the files and folders in it.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def write_report(runs: Sequence[Path], output: Path, rows: int = 12) -> str:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """Whole ones, oldest first."""
+    """The finished checkpoints of a run, oldest first."""
     return sorted((folder / CHECKPOINTS).glob("iteration-*"))
 
 
@@ -154,7 +154,7 @@ def _checkpoint(algo: ESPO, folder: Path, iteration: int, run: RunOptions) -> No
 
 
 def _forget_after(log: Path, iteration: int) -> None:
-    """Drops what was logged after the checkpoint that is gone on from; a line that was cut off is among it."""
+    """Drops the lines behind the iteration that training resumes from, one that was cut off in writing included."""
     if log.exists():
         lines = log.read_text("utf-8").splitlines()[:iteration]
         log.write_text("".join(line + "\n" for line in lines), "utf-8")

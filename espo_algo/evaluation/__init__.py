@@ -1,6 +1,9 @@
-"""How good a policy is: evaluation, scores on data sets, logs of responses, reports.
+"""Evaluation of policies, and how results are written down and shown.
 
-- :func:`evaluate_policy`, :class:`Evaluation` (``evaluate.py``)
+- ``evaluate.py``: :func:`evaluate_policy`, :class:`Evaluation`: a policy on problems of the evaluation split
+- ``in_training.py``: the same on the evaluation runners, between or beside training iterations
+- ``benchmark.py``, ``scores.py``: data sets, with avg@k, pass@k and maj@k
+- ``response_log.py``, ``report.py``: responses as JSON Lines; tables, curves and pages of responses
 """
 
 from espo_algo.evaluation.evaluate import Evaluation, evaluate_policy

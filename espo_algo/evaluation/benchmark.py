@@ -256,7 +256,7 @@ def _stopped(episode: TokenEpisode) -> TokenEpisode:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON, and the same in another process: of an object its class, of a function its name."""
+    """The value as JSON that is the same in another process: of an object its class, of a function its name."""
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -267,5 +267,5 @@ def _plain(value: Any) -> Any:
 
 
 def _number(value: float) -> float | None:
-    """JSON has no NaN."""
+    """The number, or None for NaN, which JSON does not have."""
     return None if np.isnan(value) else float(value)

@@ -1,7 +1,7 @@
-"""How good a policy is, measured on problems that it was not trained on.
+"""Evaluation of a policy on problems that it was not trained on.
 
 - :func:`evaluate_policy`: lets a policy answer the evaluation split.
-- :class:`Evaluation`: what came out of it.
+- :class:`Evaluation`: the responses, with accuracy, stop rate and false-positive rate.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["Evaluation", "evaluate_policy"]
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Responses to evaluation problems, and what they amount to.
+    """Responses to evaluation problems, and the figures computed from them.
 
     Attributes:
         episodes: All responses; those to the same problem stand behind each other.

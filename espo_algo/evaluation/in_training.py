@@ -75,7 +75,7 @@ def evaluate_in_training(algo: ESPO, training: Future[Any] | None = None) -> dic
 
 
 def _rounds(algo: ESPO, episodes: list[TokenEpisode], training: Future[Any] | None) -> Iterator[range]:
-    """Numbers of the responses to collect at a time, until what has come in ``episodes`` is enough."""
+    """Yields the numbers of each round's responses, until the caller has put enough into ``episodes``."""
     config = algo.evaluation_config
     if config.evaluation_duration_unit == "episodes" and config.evaluation_duration != "auto":
         yield range(config.evaluation_duration)
@@ -93,7 +93,7 @@ def _rounds(algo: ESPO, episodes: list[TokenEpisode], training: Future[Any] | No
 
 
 def _answer(algo: ESPO, group: EnvRunnerGroup, numbers: range) -> list[TokenEpisode]:
-    """The responses of these numbers; what a dying runner takes along is asked for again."""
+    """Collects the responses of these numbers; those lost with a dying runner are asked for again."""
     config = algo.evaluation_config
     count = _num_problems(algo, group)
     shadow_fraction = float(config.stops_in_evaluation == "mark")

@@ -1,4 +1,4 @@
-"""What runs are shown as: a record for each iteration, a table, curves, a page of responses.
+"""Reports of runs: a record for each iteration, a table, curves, a page of responses.
 
 - :func:`iteration_record`: the numbers of one iteration that curves are drawn from.
 - :func:`format_table`: an aligned text table.
@@ -132,7 +132,7 @@ def plot_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: st
 
 
 def choose_responses(trajectories: Iterable[T], count: int) -> list[T]:
-    """Takes turns among the kinds of responses, so that a few of them show what happens.
+    """Chooses a few responses, in turn from each kind, so that they show what happens.
 
     The kinds, in this order: stopped; marked and wrong; marked and right (a false positive); right; wrong without a
     stop or mark (missed); cut at the horizon. Within a kind the first ones are taken.

@@ -1,8 +1,8 @@
-"""Runs that are compared: trained from the same start, on the same problems with the same seeds.
+"""Comparisons of runs: trained from the same start, on the same problems with the same seeds.
 
 - :class:`Run`: one policy with what was measured on it.
-- :func:`train`, :func:`measure_start`: make one.
-- :func:`table`, :func:`verdict`, :func:`numbers`: show them.
+- :func:`train`, :func:`measure_start`: make a run, by training or of the start itself.
+- :func:`table`, :func:`verdict`, :func:`numbers`: runs as a text table, a sentence, and numbers for a JSON file.
 - :func:`paired_difference`: two accuracies on the same problems.
 """
 
@@ -88,13 +88,13 @@ def train(config: ESPOConfig, name: str, iterations: int, num_problems: int) -> 
 
 
 def for_evaluation(config: ESPOConfig) -> ESPOConfig:
-    """The same on the embedded engine, with more slots."""
+    """A copy of a configuration for evaluation: the embedded engine in this process, with more slots."""
     config = config.copy(copy_frozen=False).generation(engine="torch")
     return config.env_runners(num_env_runners=0, num_gpus_per_env_runner=0, num_envs_per_env_runner=_EVALUATION_SLOTS)
 
 
 def table(runs: Sequence[Run], baseline: Run) -> str:
-    """The runs beside each other; the saving is against ``baseline``."""
+    """The runs as a text table; savings are against ``baseline``."""
     header = ["", "sampled acc.", "greedy acc.", "rollout tokens", "saving", "stop rate", "false positives"]
     rows = []
     for run in runs:
@@ -113,7 +113,7 @@ def table(runs: Sequence[Run], baseline: Run) -> str:
 
 
 def verdict(run: Run, baseline: Run) -> str:
-    """What the numbers say, for the method or against it."""
+    """A sentence that compares a run with the baseline: rollout tokens, sampled and greedy accuracy."""
     differences = []
     for kind in ("sampled", "greedy"):
         mean, error = paired_difference(getattr(run, kind), getattr(baseline, kind))

@@ -1,6 +1,6 @@
 """The configuration that small experiments train with.
 
-- :func:`build_config`: the quickstart's, to start from.
+- :func:`build_config`: the configuration of ``examples/quickstart.py``, to start from.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from espo_algo.rollout.engines import get_engine
 __all__ = ["OUTPUT", "build_config"]
 
 OUTPUT = "quickstart_output"
-"""Where starts and results are kept, if nothing else is said."""
+"""Default folder of starts and results."""
 
 
 def build_config(

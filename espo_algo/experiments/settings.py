@@ -1,6 +1,7 @@
-"""What is posed in an experiment, and how a start for it is made.
+"""The tasks of the small experiments, and how the model that each starts from is made.
 
-- :class:`Setting`, :data:`SETTINGS`, :func:`get_setting`: a task with what its start needs.
+- :class:`Setting`, :data:`SETTINGS`, :func:`get_setting`: a task, with the supervised fine-tuning of its start.
+- :data:`GENERATORS`: options of generators of reasoning-gym.
 - :func:`measure_task`: horizon and task of a setting.
 """
 
@@ -18,7 +19,7 @@ __all__ = ["GENERATORS", "SETTINGS", "Setting", "get_setting", "measure_task"]
 
 @dataclass(frozen=True)
 class Setting:
-    """What is posed, and how a start for it is made.
+    """A task, and the supervised fine-tuning that makes the model to start from.
 
     Attributes:
         env: Gymnasium id.

@@ -1,7 +1,7 @@
 """The small transformers that experiments start from.
 
 - :func:`make_start`: made by supervised fine-tuning, or taken where it is there already.
-- :func:`num_heads`: attention heads that an engine wants them to have.
+- :func:`num_heads`: how many attention heads they have, by engine.
 - :func:`slips`: demonstrations with mistakes.
 """
 
@@ -24,12 +24,12 @@ _NUM_HEADS = 4
 
 
 def num_heads(engine: str) -> int:
-    """VLLM's attention on a CPU knows no heads of less than 32."""
+    """Attention heads of the small transformer: fewer for vLLM, whose attention on a CPU needs a head size of 32."""
     return 2 if engine == "vllm" else _NUM_HEADS
 
 
 def make_start(name: str, output: str | Path, sft_steps: int | None = None, heads: int = _NUM_HEADS) -> Path:
-    """Makes the small transformer, or takes the one that is there with the same setting."""
+    """Makes a task's small transformer, or takes the one that is there with the same setting; gives its folder."""
     setting = get_setting(name)
     if sft_steps is not None:
         setting = replace(setting, steps=sft_steps, slip_steps=min(setting.slip_steps, sft_steps))
@@ -71,5 +71,5 @@ def make_start(name: str, output: str | Path, sft_steps: int | None = None, head
 
 
 def slips(task: CycleTask, rate: float, max_new_tokens: int) -> Demonstrate:
-    """Demonstrations that slip now and then and walk on: what teaches a model to ramble."""
+    """Demonstrations with a wrong step now and then, after which they walk on: they teach a model to ramble."""
     return lambda problem, rng: task.slipped_demonstration(problem, rng, rate, max_new_tokens)

@@ -60,7 +60,7 @@ AdvantageEstimator = Callable[[AdvantageInputs], tuple[list[Floats], list[Floats
 
 
 def generalized_advantages(x: AdvantageInputs) -> tuple[list[Floats], list[Floats]]:
-    """GAE.
+    """Generalized advantage estimation (GAE).
 
     The temporal-difference error of step ``t`` is ``r_t + gamma * V(s_{t+1}) - V(s_t)``; behind the last step stands
     the final value. The value target is ``advantage + value``.

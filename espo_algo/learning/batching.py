@@ -50,7 +50,7 @@ class SequenceBatch:
     def from_episodes(
         cls, episodes: Sequence[TokenEpisode], device: torch.device | str, **columns: Sequence[NDArray[np.float32]]
     ) -> SequenceBatch:
-        """Pads and uploads.
+        """Pads the episodes to one batch, and moves it to the device.
 
         Args:
             episodes: The responses, n >= 1.
@@ -129,7 +129,7 @@ def pack(lengths: NDArray[np.int64], max_tokens: int) -> list[NDArray[np.int64]]
 
 @dataclass
 class WholeEpisodeTrainingData(TrainingData):
-    """Training data that is dealt to learners prompt by prompt, whole responses all.
+    """Training data of whole responses, dealt to learners prompt by prompt.
 
     RLlib's own sharding cuts episodes to equal numbers of time steps, which would tear responses from their reward. The
     responses to a prompt stay together, because an advantage may be measured against them.

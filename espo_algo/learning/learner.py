@@ -48,7 +48,7 @@ class ESPOLearner(PPOTorchLearner):
 
     @property
     def speaks(self) -> bool:
-        """Whether it is the first of the learners: the one that answers for all."""
+        """Whether it is the first of the learners (rank 0), which answers where one answer is enough."""
         return self.config.num_learners <= 1 or torch.distributed.get_rank() == 0
 
     def build(self) -> None:

@@ -1,9 +1,9 @@
-"""The losses of PPO, a value for each token; pure maths on torch tensors.
+"""The losses of PPO, one number for each token; pure maths on torch tensors.
 
 - :func:`clipped_policy_loss`: PPO's clipped objective (Schulman et al. 2017, arXiv 1707.06347).
 - :func:`clipped_value_loss`: squared error of the critic.
-- :func:`kl_estimate`: what the update changed.
-- :func:`truncated_importance_weights`: correction for a sampler that is not quite the learner.
+- :func:`kl_estimate`: KL divergence between the policies before and after the update.
+- :func:`truncated_importance_weights`: correction for an engine whose log-probabilities differ from the learner's.
 
 Early stopping leaves all of them as they are: they see shorter responses that end in a failure reward.
 """

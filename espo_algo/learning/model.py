@@ -2,7 +2,8 @@
 
 - :class:`LanguageModelWithCritic`: any Hugging Face causal LM, a value head, and where wanted a critic trunk.
 
-Engines and the learner both run this module; neither ever needs logits for more than they ask for.
+Engines and the learner both run this module. Logits are computed only of the hidden states that they pass to
+``project``, never of a whole batch.
 """
 
 from __future__ import annotations
@@ -178,7 +179,7 @@ class LanguageModelWithCritic(nn.Module):
 
 
 def _without_dropout(config: PretrainedConfig) -> PretrainedConfig:
-    """Dropout would make the learner's log-probabilities differ from the sampler's."""
+    """Sets every dropout to 0: it would make the learner's log-probabilities differ from the sampler's."""
     for name, number in config.to_dict().items():
         if "drop" in name and isinstance(number, float):
             setattr(config, name, 0.0)

@@ -1,4 +1,4 @@
-"""Plain supervised fine-tuning on a task's own solutions: where reinforcement learning can start from.
+"""Supervised fine-tuning on a task's own solutions, which makes a model that reinforcement learning can start from.
 
 - :func:`small_model`: a small transformer with fresh weights for a task.
 - :func:`supervised_fine_tuning`: fine-tunes a model until it reaches an accuracy.
@@ -38,7 +38,7 @@ _LR_RAMP_STEPS = 10
 
 @dataclass(frozen=True, slots=True)
 class SFTPoint:
-    """Supervised fine-tuning at a step.
+    """Loss and accuracy after a number of fine-tuning steps.
 
     Attributes:
         step: Updates done.

@@ -1,4 +1,4 @@
-"""Responses to problems: an engine and an environment working together.
+"""Collection of responses: the environment poses problems and grades, the engine writes.
 
 - :func:`collect`: answers the plans and gives back graded episodes.
 - :func:`stream`: the same, each episode as soon as it is graded.

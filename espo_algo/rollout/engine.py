@@ -1,4 +1,4 @@
-"""What an engine is: the batched policy that writes responses.
+"""The engine protocol, with the records that an engine is built from and is given.
 
 - :class:`GenerationRequest`: one prompt to answer.
 - :class:`SamplingSettings`: how tokens are drawn.
@@ -104,11 +104,11 @@ class EngineSettings:
         max_length: Most tokens of a prompt and its response; cut to the model's context. Sets the cache's size.
         eos_token_id: The end-of-sequence token; None where responses end at their horizon only.
         detector: Rule and constants of the failure detector.
-        sampling: How tokens are drawn at first.
+        sampling: How tokens are drawn until ``set_sampling``.
         num_workers: Processes that the model is split over (tensor parallel).
         weight_transfer: Backend by which weights may arrive beside Ray's object store, see
             :mod:`espo_algo.weight_sync.vllm_transfer`; None for none.
-        options: What only this kind of engine knows.
+        options: ``engine_options``: settings that only this kind of engine has.
     """
 
     num_slots: int
@@ -121,7 +121,7 @@ class EngineSettings:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, model: LanguageModelWithCritic) -> int:
-        """Holds the settings against the model.
+        """Checks the settings against the model.
 
         Returns:
             ``max_length``, cut to the model's context.
@@ -158,11 +158,11 @@ class Engine(Protocol):
         ...
 
     def set_sampling(self, sampling: SamplingSettings) -> None:
-        """How tokens are drawn from now on. Only while nothing is unfinished."""
+        """Sets how tokens are drawn from now on. Only while nothing is unfinished."""
         ...
 
     def set_detector_state(self, state: DetectorState) -> None:
-        """What the detector runs with from now on. Only while nothing is unfinished."""
+        """Sets the detector's statistics, tolerance and warm-up flag from now on. Only while nothing is unfinished."""
         ...
 
     def weights_changed(self, version: int) -> None:
@@ -190,7 +190,7 @@ class Engine(Protocol):
         ...
 
     def rest(self) -> None:
-        """Is told that no work follows for now: an engine that can gives its accelerator's memory back until then."""
+        """Called where no work follows for now; an engine may give its accelerator's memory back until more comes."""
         ...
 
     def shutdown(self) -> None:

@@ -1,7 +1,7 @@
-"""The kinds of engines by name.
+"""Engines by name, as ``.generation(engine=...)`` takes them.
 
-- :class:`EngineKind`: how an engine is built, and what it asks of its process.
-- :data:`ENGINES`, :func:`register_engine`, :func:`get_engine`: those that ``.generation(engine=...)`` knows.
+- :class:`EngineKind`: how an engine is built, and what it needs of its process.
+- :data:`ENGINES`, :func:`register_engine`, :func:`get_engine`: the registered ones.
 
 An engine's code is imported when one is built.
 """
@@ -23,7 +23,7 @@ __all__ = ["ENGINES", "EngineKind", "get_engine", "register_engine"]
 
 @dataclass(frozen=True, slots=True)
 class EngineKind:
-    """A kind of engine.
+    """How an engine is built, and what it needs of its process.
 
     Attributes:
         factory: ``"module:Class"``, called as ``Class(model, EngineSettings)``.
@@ -49,7 +49,7 @@ class EngineKind:
         return import_object(self.factory, "an engine as 'module:Class'")(model, settings)
 
     def check_requirements(self, architecture: str, weight_transfer: str | None) -> None:
-        """Whether the engine is installed and knows the model.
+        """Checks that the engine is installed and supports the model.
 
         Args:
             architecture: Name of the language model's transformers class.

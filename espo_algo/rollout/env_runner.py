@@ -120,7 +120,7 @@ class ESPOEnvRunner(EnvRunner, Checkpointable):
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes over weights and regret state, always: whoever sends them knows why."""
+        """Takes over weights and state of early stopping, also those of an older version, as after a restore."""
         if self.module is None or self.engine is None or COMPONENT_RL_MODULE not in state:
             return
         weights = state[COMPONENT_RL_MODULE]
@@ -130,7 +130,7 @@ class ESPOEnvRunner(EnvRunner, Checkpointable):
         self.engine.weights_changed(self.weights_version)
 
     def weights_transferred(self, state: EarlyStoppingState, version: int) -> None:
-        """What is left of a sync after a weight transfer: the state of early stopping, and the version.
+        """Takes over the state of early stopping and the version, after a weight transfer has brought the weights.
 
         Raises:
             RuntimeError: If the engine is not vLLM's, which alone knows a weight transfer.
@@ -144,7 +144,7 @@ class ESPOEnvRunner(EnvRunner, Checkpointable):
         self.engine.weights_transferred(version)
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """How a checkpoint builds the runner again."""
+        """The arguments with which a checkpoint builds the runner again."""
         return (), {"config": self.config}
 
     def assert_healthy(self) -> None:

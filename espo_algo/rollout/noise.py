@@ -1,6 +1,6 @@
 """All random numbers of a response, from its seed alone: it comes out the same in any batch, runner and engine.
 
-- :func:`request_noise`: what decides its tokens, and the ``random`` stop rule.
+- :func:`request_noise`: the numbers that its tokens and the ``random`` stop rule are drawn with.
 - :func:`stream`: a generator for one purpose.
 - :data:`TOKENS`, :data:`RANDOM_RULE`, :data:`SHADOW`, :data:`TOKENS_LOW_BITS`: the purposes.
 """
@@ -33,7 +33,7 @@ def stream(seed: int, purpose: int) -> np.random.Generator:
 
 
 def request_noise(seed: int, count: int) -> tuple[NDArray[np.float64], float]:
-    """What one response draws.
+    """The random numbers of one response.
 
     Args:
         seed: The request's seed, >= 0.

@@ -21,7 +21,7 @@ from espo_algo.rollout.noise import SHADOW, stream
 __all__ = ["EvaluationStops", "Planner", "ResponsePlan"]
 
 EvaluationStops = Literal["off", "mark", "stop"]
-"""Nothing; write down where it fires, which measures false positives; stop there."""
+"""What a firing of the detector does: nothing; a mark, which measures false positives; a stop."""
 
 
 @dataclass(frozen=True, slots=True)

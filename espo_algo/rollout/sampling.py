@@ -1,8 +1,8 @@
 """Drawing tokens from logits.
 
 - :func:`draw`: one token a row, its log-probability and its step regret.
-- :class:`Drawn`: what it gives.
-- :func:`trace`: one step's measurements, as engines keep them.
+- :class:`Drawn`: the tokens with their log-probabilities and regrets.
+- :func:`trace`: one step's log-probabilities, regrets, values, scores and thresholds, as engines keep them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Drawn", "draw", "trace"]
 
 @dataclass(slots=True)
 class Drawn:
-    """One token a row; tensors of shape (n,)."""
+    """One drawn token for each row of logits; tensors of shape (n,)."""
 
     tokens: Tensor
     """int64."""

@@ -1,4 +1,4 @@
-"""Calls on runners and learners that wait for their answers, and for no longer than they were told.
+"""Calls on runners and learners that wait for every answer, up to a time limit.
 
 - :func:`ask_runners`: a call on every healthy remote runner.
 - :func:`ask_learners`: a call on every learner.

@@ -1,6 +1,6 @@
 """Weights through Ray's object store, which works everywhere.
 
-- :func:`broadcast_weights`: from the learners to every runner of a group, or an error.
+- :func:`broadcast_weights`: sends them from the learners to every runner of a group.
 """
 
 from __future__ import annotations

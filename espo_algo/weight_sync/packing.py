@@ -1,6 +1,6 @@
-"""A module's weights as numpy arrays, for travelling and for keeping.
+"""A module's weights as numpy arrays, to be sent to runners or kept in a checkpoint.
 
-- :func:`pack_state`, :func:`unpack_state`: a module's state as numpy arrays and back.
+- :func:`pack_state`, :func:`unpack_state`: parameters and buffers as numpy arrays, and back into a module.
 
 RLlib's own conversion copies every tensor, cannot express bfloat16 and sends tied tensors twice.
 """

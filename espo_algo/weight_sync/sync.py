@@ -1,6 +1,6 @@
-"""The one way in: new weights from the learners to a group of runners.
+"""The weight sync that the algorithm calls.
 
-- :func:`sync_weights`: by whichever way is configured.
+- :func:`sync_weights`: sends new weights to a group of runners, by the configured way.
 """
 
 from __future__ import annotations

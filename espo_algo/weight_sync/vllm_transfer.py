@@ -1,6 +1,6 @@
 """Weights straight from the learners' GPUs into vLLM's, through vLLM's weight-transfer API.
 
-- :func:`transfer_weights`: from the learners to every runner, or an error.
+- :func:`transfer_weights`: sends them from the learners to every runner of a group.
 - :class:`RunnerClient`: how vLLM's sending side reaches the runners.
 - :data:`BACKENDS`: how a learner opens its sending side.
 
@@ -40,7 +40,7 @@ _CALLS = 4
 
 
 class RunnerClient:
-    """Makes vLLM's four calls on all runners at once.
+    """The client of vLLM's sending side: makes each of its four calls on all runners at once.
 
     Args:
         runners: Actors.
@@ -61,7 +61,7 @@ class RunnerClient:
         self._timeout = timeout
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        """Engines do not know of each other: each is told which ranks its workers have."""
+        """Opens the receiving sides. Each engine is told its workers' ranks: engines do not know of each other."""
         offset = init_info.get("rank_offset")
         infos = [dict(init_info) for _ in self._runners]
         if offset is not None:
@@ -70,15 +70,15 @@ class RunnerClient:
         self._call("init_weight_transfer_engine", [{"init_info": info} for info in infos])
 
     def start_weight_update(self) -> None:
-        """Before the first piece."""
+        """Opens an update, before the first piece of the weights."""
         self._call("start_weight_update", [{}] * len(self._runners))
 
     def update_weights(self, update_info: Any) -> None:
-        """One piece; returns when every runner has it."""
+        """Sends one piece of the weights; returns when every runner has it."""
         self._call("update_weights", [{"update_info": update_info}] * len(self._runners))
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
-        """After the last piece. The version is stamped with the regret state."""
+        """Closes an update, after the last piece. The version comes later, with the state of early stopping."""
         self._call("finish_weight_update", [{}] * len(self._runners))
 
     def _call(self, method: str, arguments: list[dict[str, Any]]) -> None:
@@ -315,7 +315,7 @@ def _send(
 
 
 def _source(module: Any) -> Any:
-    """The policy and critic, in the dtypes and by the names that the engines know."""
+    """The weights of policy and critic as vLLM's sending side reads them, in the engines' dtypes and names."""
     from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
 
     def dtype(name: str, parameter: torch.Tensor) -> torch.dtype:

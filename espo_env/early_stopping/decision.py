@@ -17,7 +17,7 @@ __all__ = ["decide", "stop_reason"]
 
 
 def decide(fired: Any, natural: Any, steps: Any, marks: Any, mark_only: Any = False) -> tuple[Any, Any]:
-    """What a step's firings come to, for ``n`` responses; numpy arrays or torch tensors of shape (n,).
+    """Decides which responses a step's firings stop, and which they mark; numpy arrays or torch tensors of shape (n,).
 
     Args:
         fired: bool; the detector fired at this step.

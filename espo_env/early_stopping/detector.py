@@ -60,7 +60,9 @@ class DetectorSettings:
 
 @dataclass(frozen=True, slots=True)
 class DetectorState:
-    """What the detector runs with while one batch is collected: a decision may not see the future.
+    """Statistics, tolerance and warm-up flag of the detector, frozen while a batch is collected.
+
+    A decision may not see the future.
 
     Attributes:
         statistics: Mean and variance that regrets are normalised with.

@@ -92,7 +92,7 @@ class RegretStatistics:
         return replace(self, mean=mean, var=keep * self.var + (1.0 - keep) * moments[1])
 
     def started(self, regrets: Any) -> RegretStatistics:
-        """Statistics of this batch alone: how to start.
+        """Statistics of this batch alone, to start from.
 
         From 0 and 1 the scale is off for about ``1 / (1 - momentum)`` batches.
         """

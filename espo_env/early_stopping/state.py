@@ -1,9 +1,9 @@
-"""What early stopping learns from a batch.
+"""The state of early stopping, and how a training batch changes it.
 
 - :class:`EarlyStoppingState`: statistics, tolerance and warm-up, updated once a training batch.
 
-Needs no RLlib: any training loop that has a batch's regrets, values and marks can adapt as ESPO does. There the buffers
-of the RLModule own it (``espo_algo/learning/rl_module.py``).
+It needs no RLlib: any training loop that has a batch's regrets, values and marks can adapt as ESPO does. In ESPO the
+buffers of the RLModule hold it (``espo_algo/learning/rl_module.py``).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class EarlyStoppingState:
     Attributes:
         statistics: Mean and variance of the step regret.
         tolerance: ``beta``, and how it is driven to the target stop rate.
-        warmup: Whether stopping is on.
+        warmup: Whether the critic is good enough, so that stopping is on.
         start: ``"first_batch"``: statistics start from the first batch; ``"zero_one"``: from what they are.
         calibrate: Set ``beta`` from the rollouts of the batch that ends the warm-up (``beta="auto"``).
         num_updates: Batches seen.

@@ -1,6 +1,6 @@
-"""When the critic is good enough for its value to decide about stops (arXiv 2605.29860).
+"""The critic's warm-up (arXiv 2605.29860).
 
-- :class:`CriticWarmup`: keeps stopping off until then.
+- :class:`CriticWarmup`: keeps stopping off until the critic is good enough to decide about stops.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The part of grading that needs no parser and no other process.
+"""Grading as far as it goes without a parser and without another process.
 
 - :class:`Grade`: right or not, the answer that was found, and why.
 - :class:`Undecided`: what is left for a parser.
-- :func:`judge`: one or the other.
+- :func:`judge`: the grade, or an :class:`Undecided`.
 """
 
 from __future__ import annotations

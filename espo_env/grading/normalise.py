@@ -1,4 +1,4 @@
-r"""Writing the same LaTeX in the same way, without parsing it.
+r"""Normal forms of LaTeX answers, made without parsing them.
 
 - :func:`clean`: takes off what only concerns the looks.
 - :func:`tidy`: does so and writes ``and`` and ``or`` as commas, so that a parser (or a comparison) sees the answers

@@ -1,4 +1,4 @@
-r"""What can be said about two mathematical answers without a parser, and what has to be asked of one.
+r"""Comparison of two mathematical answers without a parser, and the question that is left for one.
 
 - :func:`compare`: equal, different, or an :class:`~espo_env.grading.single.Equivalence`.
 

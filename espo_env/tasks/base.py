@@ -1,4 +1,4 @@
-"""What a task is: problems, and the verdict on a response.
+"""The base class of tasks, which pose problems and grade responses.
 
 - :class:`Problem`: one prompt with its reference answer and reference solution.
 - :class:`Task`: the base class; a new task is a page of code.
@@ -32,7 +32,7 @@ class Problem:
         prompt: What the policy is shown.
         answer: The reference answer, as the grader takes it.
         solution: A reference response that the grader calls right (without the end-of-sequence token); what a
-            supervised warm-up learns from. Empty where there is none.
+            supervised fine-tuning learns from. Empty where there is none.
         index: Its index in its split.
         metadata: Whatever the task wants to keep.
     """

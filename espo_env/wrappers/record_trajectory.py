@@ -1,6 +1,6 @@
-"""Keeps what was played.
+"""A wrapper that keeps the records of finished episodes.
 
-- :class:`RecordTrajectory`: collects the records of finished episodes.
+- :class:`RecordTrajectory`: collects a :class:`~espo_env.types.Trajectory` of each.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the regret wrappers read out of an action.
+"""How the regret wrappers read token, regret and value out of an action.
 
 - :func:`read_action`: an action in any of its forms as :class:`~espo_env.types.PolicySignals`.
 - :func:`check_signals`: refuses regrets and values that cannot be.

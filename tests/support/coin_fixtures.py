@@ -36,7 +36,7 @@ def coin_config(coin_model: Path) -> Callable[..., ESPOConfig]:
 
 
 def weights(algo: ESPO) -> dict[str, np.ndarray]:
-    """Copies of the learner's weights and regret state."""
+    """Copies of the learner's weights and state of early stopping."""
     state = algo.learner_group.get_state(components="learner/rl_module")["learner"]["rl_module"]["default_policy"]
     return {name: np.array(array) for name, array in state.items()}
 

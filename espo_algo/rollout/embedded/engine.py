@@ -87,7 +87,7 @@ class TorchEngine:
         return self._num_live
 
     def set_sampling(self, sampling: SamplingSettings) -> None:
-        """How tokens are drawn from now on.
+        """Sets how tokens are drawn from now on.
 
         Raises:
             RuntimeError: If responses are unfinished.
@@ -96,7 +96,7 @@ class TorchEngine:
         self._sampling = sampling
 
     def set_detector_state(self, state: DetectorState) -> None:
-        """What the detector runs with from now on.
+        """Sets the detector's statistics, tolerance and warm-up flag from now on.
 
         Raises:
             RuntimeError: If responses are unfinished.

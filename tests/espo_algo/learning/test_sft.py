@@ -1,4 +1,4 @@
-"""The supervised warm-up."""
+"""Supervised fine-tuning."""
 
 from __future__ import annotations
 
