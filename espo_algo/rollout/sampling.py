@@ -56,7 +56,8 @@ def draw(logits: Tensor, uniforms: Tensor, sampling: SamplingSettings) -> Drawn:
         _keep_top_k(logits, sampling.top_k)
     if sampling.top_p < 1.0:
         _keep_top_p(logits, sampling.top_p)
-    cumulative = (logits - logits.amax(dim=-1, keepdim=True)).exp_().cumsum(dim=-1, dtype=torch.float64)
+    # Summed in place: cumsum(dtype=...) would hold the addends in float64 beside the sums.
+    cumulative = (logits - logits.amax(dim=-1, keepdim=True)).exp_().double().cumsum_(dim=-1)
     totals = cumulative[:, -1:].clone()
     # Strictly below the total, so that rounding cannot lead behind the last token with weight; and right=True goes
     # past every token that adds nothing.

@@ -111,10 +111,10 @@ def on_cpu() -> bool:
 
 
 def sampler_bytes(settings: EngineSettings, max_length: int, vocab_size: int) -> int:
-    """What an :class:`EarlyStoppingSampler` takes of the accelerator's memory, at most, in bytes.
+    """What an :class:`EarlyStoppingSampler` takes of the accelerator's memory, in bytes.
 
     A uniform, a token and a trace for each token of each slot; in a step the logits, their weights (float32) and the
-    sums of these (float64).
+    sums of these (float64). Nucleus sampling sorts the logits besides, which is not counted.
     """
     a_token, a_logit = 8 + 4 + 4 * len(TRACE_COLUMNS), 4 + 4 + 8
     return settings.num_slots * (max_length * a_token + vocab_size * a_logit)

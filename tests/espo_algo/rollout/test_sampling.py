@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espo_algo.rollout.engine import SamplingSettings
-from espo_algo.rollout.noise import request_noise
+from espo_algo.rollout.noise import TOKENS, request_noise, stream
 from espo_algo.rollout.sampling import draw
 
 LOGITS = [[1.0, 3.0, 2.0, -1.0], [0.0, 0.0, 0.0, 5.0]]
@@ -110,3 +110,50 @@ def test_noise_depends_on_the_seed_alone():
     assert uniforms.min() >= 0
     assert uniforms.max() < 1
     assert not np.array_equal(request_noise(8, 20)[0], uniforms)
+
+
+def test_uniforms_are_finer_than_24_bits_and_begin_with_the_same_ones() -> None:
+    """Of 24 bits alone, a token less likely than 6e-8 was drawn too often or never."""
+    uniforms, _ = request_noise(7, 1000)
+    steps = uniforms * 2.0**24
+    coarse = stream(7, TOKENS).random(1000, dtype=np.float32)
+    np.testing.assert_array_equal(np.floor(steps) / 2.0**24, coarse)
+    assert np.all(steps % 1.0 > 0.0)
+    # What comes behind is uniform again, and says nothing about the first bits.
+    assert abs(np.mean(steps % 1.0) - 0.5) < 0.03
+    assert abs(np.corrcoef(steps % 1.0, coarse)[0, 1]) < 0.1
+
+
+def test_every_token_of_a_large_vocabulary_is_drawn_in_its_own_interval() -> None:
+    """Sums in float32 and uniforms of 24 bits drew a neighbour of many tokens: two out of five here."""
+    vocabulary, sampled = 150_000, 2_000
+    generator = torch.Generator().manual_seed(0)
+    logits = 3.0 * torch.randn(1, vocabulary, generator=generator)
+    tokens = torch.randperm(vocabulary, generator=generator)[:sampled]
+    weights = (logits - logits.max()).exp()
+    ends = np.cumsum(weights[0].numpy(), dtype=np.longdouble)  # exact, as far as float64 can tell
+    starts = np.concatenate([[0.0], ends[:-1]])
+    middles = torch.from_numpy((((starts + ends) / 2 / ends[-1])[tokens.numpy()]).astype(np.float64))
+
+    drawn = torch.cat([draw(logits.clone(), middle[None], SamplingSettings()).tokens for middle in middles])
+    assert torch.equal(drawn, tokens)
+
+    sums = weights.cumsum(-1)
+    coarse = (middles * 2**24).floor().float() / 2**24
+    before = torch.searchsorted(sums[0], coarse * sums[0, -1], right=True)
+    missed = int((before != tokens).sum())
+    assert missed > sampled // 4, missed  # 802 of 2000
+
+
+def test_a_draw_takes_one_float32_and_one_float64_buffer() -> None:
+    """vLLM leaves that much memory free. The sums' addends, cast to float64, were a third buffer beside them."""
+    rows, vocabulary = 4, 50_000
+    logits, uniforms = torch.randn(rows, vocabulary), torch.rand(rows, dtype=torch.float64)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        draw(logits, uniforms, SamplingSettings())
+    in_use, most = 0, 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            in_use += event.nbytes()
+            most = max(most, in_use)
+    assert most <= (4 + 8) * rows * vocabulary + 10_000

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,6 +33,9 @@ from transformers import AutoModelForCausalLM, GPT2Config
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.rollout.embedded.engine import TorchEngine
 from espo_algo.rollout.engine import GenerationRequest, SamplingSettings
+from espo_algo.rollout.env_runner import ESPOEnvRunner
+from espo_algo.rollout.plans import ResponsePlan
+from espo_algo.rollout.vllm import engine as engine_module
 from espo_algo.rollout.vllm.engine import VLLMEngine
 from espo_algo.rollout.vllm.support import check_vllm
 from espo_env.early_stopping import DetectorState, RegretStatistics
@@ -47,7 +54,8 @@ def model() -> LanguageModelWithCritic:
 @pytest.fixture(scope="session")
 def shared_engine(model):
     """The one vLLM engine of this process: starting one takes longer than all tests with it."""
-    engine = VLLMEngine(model, engine_settings(num_slots=6, options=SMALL, **OPTIONS))
+    options = {**SMALL, "enable_sleep_mode": True}  # on the CPU nothing but the control flow
+    engine = VLLMEngine(model, engine_settings(num_slots=6, options=options, **OPTIONS))
     yield engine
     engine.shutdown()
 
@@ -182,6 +190,149 @@ def test_settings_change_only_while_nothing_is_unfinished(engine):
             change()
 
 
+@pytest.fixture
+def naps(engine, monkeypatch):
+    """What vLLM was told about its memory, in order; the engine's fixture has left it asleep."""
+    told, vllm = [], engine._engine
+
+    def recorded(name):
+        method = getattr(vllm, name)
+
+        def call(*args, **kwargs):
+            assert not vllm.has_unfinished_requests(), "falling asleep aborts them"
+            told.append(name)
+            return method(*args, **kwargs)
+
+        return call
+
+    for name in ("sleep", "wake_up"):
+        monkeypatch.setattr(vllm, name, recorded(name))
+    return told
+
+
+@needs_vllm
+def test_it_sleeps_from_one_batch_to_the_next_and_never_within_one(engine, naps):
+    """It slept in ``step`` alone: awake from its construction to the first batch, and after new weights."""
+    assert engine._engine.is_sleeping()  # after new weights
+    engine.submit(make_requests(2))
+    engine.step()
+    with pytest.raises(RuntimeError, match="no unfinished responses at rest, got 2"):
+        engine.rest()
+    while engine.num_unfinished:
+        engine.step()
+    engine.submit(make_requests(1))  # the same batch goes on
+    engine.abort()
+    assert naps == ["wake_up"]
+    engine.rest()
+    engine.rest()
+    assert naps == ["wake_up", "sleep"]
+    engine.weights_changed(1)
+    assert naps == ["wake_up", "sleep"] * 2
+    assert engine._engine.is_sleeping()
+    engine.submit([])
+    assert engine.step() == engine.abort() == []
+    engine.set_sampling(SAMPLING)
+    engine.set_detector_state(STATE)
+    assert len(naps) == 4
+
+
+@needs_vllm
+def test_it_is_awake_from_the_first_call_of_a_weight_transfer_to_the_last(engine, naps, monkeypatch):
+    calls = []
+    monkeypatch.setattr(engine, "_call", lambda method, *args, **kwargs: calls.append((method, *naps)))
+    monkeypatch.setattr(engine, "_receives", False)
+    for method in ("init_weight_transfer_engine", "start_weight_update", "update_weights", "finish_weight_update"):
+        engine.transfer(method)
+        assert calls[-1] == (method, "wake_up")
+    engine.weights_transferred(3)
+    assert naps == ["wake_up", "sleep"]
+
+
+@needs_vllm
+def test_it_leaves_its_old_group_before_it_joins_a_new_one(engine, monkeypatch):
+    """The group of a learner's former sender was never left: a communicator more for each runner that restarted."""
+    calls = []
+    monkeypatch.setattr(engine, "_call", lambda method, **kwargs: calls.append((method, kwargs)))
+    monkeypatch.setattr(engine, "_receives", False)
+    for rank in (1, 2):
+        engine.transfer("init_weight_transfer_engine", init_info={"rank_offset": rank})
+        engine.transfer("start_weight_update")
+    assert calls == [
+        ("init_weight_transfer_engine", {"init_info": {"rank_offset": 1}}),
+        ("start_weight_update", {}),
+        ("shutdown_weight_transfer_engine", {}),
+        ("init_weight_transfer_engine", {"init_info": {"rank_offset": 2}}),
+        ("start_weight_update", {}),
+    ]
+
+
+@needs_vllm
+def test_a_runner_leaves_its_engine_asleep_even_where_it_fails(engine, naps, config, monkeypatch):
+    """An evaluation engine kept its memory from its last response to the next evaluation."""
+    monkeypatch.setattr(engine_module, "VLLMEngine", lambda model, settings: engine)
+    config.generation(engine="vllm").env_runners(num_env_runners=1, num_envs_per_env_runner=6)
+    runner = ESPOEnvRunner(config=config, worker_index=1)
+    plans = [ResponsePlan(i, i) for i in range(20)]  # some slots are filled again
+    assert len(runner.sample(plans=plans)) == 20
+    assert naps == ["wake_up", "sleep"]
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("the environment is broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.env, "complete", broken)
+        with pytest.raises(RuntimeError, match="the environment is broken"):
+            runner.sample(plans=plans)
+    assert naps == ["wake_up", "sleep"] * 2
+    assert engine.num_unfinished == 0
+    assert len(runner.sample(plans=plans)) == 20
+    runner.env.close()
+
+
+@needs_vllm
+@pytest.mark.parametrize("room", [True, False])
+def test_weights_for_several_workers_go_through_memory_where_it_has_room(engine, model, room, monkeypatch, tmp_path):
+    """Containers often have 64 MB of shared memory; a file of all weights did not fit."""
+    kept, files = {name: tensor.clone() for name, tensor in model.state_dict().items()}, []
+    needed = sum(tensor.nbytes for tensor in engine_module.engine_weights(model).values())
+    free = needed + (2 << 20) if room else needed
+    save = engine_module.save_file
+    monkeypatch.setattr(engine_module, "_SHARED_MEMORY", str(tmp_path))
+    monkeypatch.setattr(engine_module, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    monkeypatch.setattr(engine_module, "save_file", lambda weights, file: (files.append(file), save(weights, file)))
+    monkeypatch.setattr(engine, "_num_workers", 2)
+    train_a_little(model)
+    engine.weights_changed(1)
+    assert [Path(file).parents[1] for file in files] == [tmp_path if room else Path(tempfile.gettempdir())]
+    assert not Path(files[0]).exists()
+    requests = make_requests(6)
+    assert max(worst_differences(model, requests, run(engine, requests)).values()) < 5e-5
+    model.load_state_dict(kept)
+
+
+def test_without_shared_memory_weights_go_through_the_temporary_folder(model, monkeypatch, tmp_path):
+    monkeypatch.setattr(engine_module, "_SHARED_MEMORY", str(tmp_path / "none"))
+    assert engine_module._shared_memory(engine_module.engine_weights(model)) is None
+
+
+@needs_vllm
+def test_the_room_left_for_the_sampler_is_what_its_buffers_take(engine):
+    """vLLM gave its cache all that the model left free; the sampler's buffers came after that."""
+    worker = importlib.import_module("espo_algo.rollout.vllm.worker")
+    run(engine, make_requests(12))
+    (held,) = engine._engine.collective_rpc(lambda worker: tensors_of(worker.model_runner.sampler))
+    settings = engine_settings(num_slots=6, **OPTIONS)
+    # What a draw takes besides is measured in `test_sampling.py`.
+    assert worker.sampler_bytes(settings, CONTEXT, vocab_size=0) == pytest.approx(held, rel=0.02)
+
+
+def tensors_of(sampler):
+    """Bytes of all memory that the sampler and its detector hold; views are counted once."""
+    tensors = [x for x in (*vars(sampler).values(), *vars(sampler.detector).values()) if isinstance(x, torch.Tensor)]
+    assert len(tensors) > 10
+    return sum({x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}.values())
+
+
 @needs_vllm
 @pytest.mark.parametrize(
     ("prompt", "seed", "max_new_tokens", "message"),
@@ -242,7 +393,9 @@ def test_in_a_process_of_its_own(arguments):
 
 
 def split_engine(name: str, tied: bool) -> None:
-    """The model is split over two workers, each a process."""
+    """The model is split over two workers, each a process; what the first one draws holds for both."""
+    worker = importlib.import_module("espo_algo.rollout.vllm.worker")
+    worker.EarlyStoppingWorker = importlib.import_module("crooked_worker").CrookedWorker
     model = make_model(name, "separate", tied)
     engine = VLLMEngine(model, engine_settings(num_slots=6, num_workers=2, options=SMALL, **OPTIONS))
     engine.set_detector_state(STATE)
@@ -265,8 +418,9 @@ def crowded_engine(name: str, tied: bool) -> None:
         VLLMEngine(model, engine_settings(num_slots=6, options=too_small, **OPTIONS))
     gc.collect()
     options = {"kv_cache_memory_bytes": 10 * block, "block_size": 32, "max_num_batched_tokens": 40}
-    options["enable_sleep_mode"] = True  # sleeps whenever idle; on the CPU nothing but the control flow
+    options["enable_sleep_mode"] = True  # on the CPU nothing but the control flow
     engine = VLLMEngine(model, engine_settings(num_slots=6, options=options, **OPTIONS))
+    assert engine._engine.is_sleeping()
     engine.set_detector_state(STATE)
     preempted: list[str] = []
     scheduler = engine._engine.engine_core.engine_core.scheduler

@@ -1,0 +1,24 @@
+"""A worker of vLLM's that draws other tokens than the first one, as two GPUs may: their sums may be rounded otherwise.
+
+Needs vLLM.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm.distributed import get_tp_group
+
+from espo_algo.rollout.noise import request_noise
+from espo_algo.rollout.vllm import worker
+
+__all__ = ["CrookedWorker"]
+
+
+class CrookedWorker(worker.EarlyStoppingWorker):
+    """All but the first worker of an engine have other uniforms."""
+
+    def install_early_stopping(self, **options: Any) -> None:
+        if get_tp_group().rank_in_group > 0:
+            worker.request_noise = lambda seed, count: request_noise(seed + 1, count)
+        super().install_early_stopping(**options)
