@@ -107,5 +107,6 @@ def _by_rank(learner_group: LearnerGroup, results: RemoteCallResults, timeout: f
     for rank in sorted(answers):
         if not answers[rank].ok:
             error = answers[rank].get()
+            error = getattr(error, "cause", None) or error  # what was raised there, not that something was
             raise RuntimeError(f"expected an answer of learner {rank}, got {error!r}") from error
     return [answers[rank].get() for rank in sorted(answers)]

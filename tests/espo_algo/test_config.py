@@ -306,6 +306,41 @@ def test_a_setting_that_nothing_reads_is_refused_and_its_section_has_it(
         config.validate()
 
 
+@pytest.mark.parametrize(
+    ("generation", "env_runners", "learners", "message"),
+    [
+        (
+            {"engine": "vllm", "weight_transfer": "ipc"},
+            {"num_env_runners": 2, "num_gpus_per_env_runner": 1},
+            {"num_learners": 1, "num_gpus_per_learner": 1},
+            r"a learner on every GPU .*weight_transfer='ipc', got 1 learners .* for 2 workers of engines",
+        ),
+        (
+            {"engine": "vllm", "weight_transfer": "ipc"},
+            {"num_env_runners": 1},
+            {"num_learners": 1},
+            r"got 1 learners with num_gpus_per_learner=0 for 1 workers .* num_gpus_per_env_runner=0",
+        ),
+        (
+            {"engine": "vllm"},
+            {"num_env_runners": 1, "num_gpus_per_env_runner": 0.5},
+            {},
+            r"engine_options\) with one of \['gpu_memory_utilization', .*num_gpus_per_env_runner=0.5",
+        ),
+        (
+            {"engine": "own_parts:GPU_ENGINE"},
+            {},
+            {},
+            r"num_gpus_per_env_runner\) > 0 with engine='own_parts:.* 0",
+        ),
+    ],
+)
+def test_engines_and_learners_have_to_be_placed(config: ESPOConfig, generation, env_runners, learners, message) -> None:
+    config.generation(**generation).env_runners(**env_runners).learners(**learners)
+    with pytest.raises(ValueError, match=message):
+        config.validate()
+
+
 def test_each_learner_needs_a_prompt(config: ESPOConfig) -> None:
     config.generation(rollouts_per_prompt=8).learners(num_learners=2)
     config.training(train_batch_size_per_learner=4, minibatch_size=4)

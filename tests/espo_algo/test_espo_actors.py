@@ -12,6 +12,7 @@ from coin_fixtures import assert_same, coin_config, coin_model, weights  # noqa:
 from ray import tune
 
 from espo_algo import ESPO, ESPOConfig
+from espo_algo.weight_sync.calls import ask_learners
 from espo_algo.weight_sync.object_store import broadcast_weights
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -161,6 +162,16 @@ def test_a_runner_that_hangs_is_restarted_and_a_learner_that_hangs_is_an_error(c
             algo.train()
     finally:
         os.kill(pid, signal.SIGCONT)
+
+    def broken(learner):
+        raise OSError("the disk is full")
+
+    with pytest.raises(RuntimeError, match=r"expected an answer of learner 0, got OSError\('the disk is full'\)"):
+        ask_learners(algo.learner_group, broken, timeout=60)
+    # A learner that has raised, or died, is not asked any more: every further call names it.
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"got none from \[0\] \(dead, or still busy\)"):
+            algo.train()
     algo.stop()
 
 

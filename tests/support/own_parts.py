@@ -21,6 +21,7 @@ class CountingEngine(TorchEngine):
 
 
 ENGINE = EngineKind("own_parts:CountingEngine")
+GPU_ENGINE = EngineKind("own_parts:CountingEngine", needs_gpu=True)
 NOT_AN_ENGINE = CountingEngine
 
 

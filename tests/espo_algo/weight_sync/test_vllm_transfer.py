@@ -1,4 +1,4 @@
-"""vLLM's weight transfer when runners die; the processes are real. What it sends is tested in ``test_vllm_training.py``."""
+"""vLLM's weight transfer when runners die; the processes are real. Its weights: ``test_vllm_training.py``."""
 
 from __future__ import annotations
 
