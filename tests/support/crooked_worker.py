@@ -11,8 +11,12 @@ from vllm.distributed import get_tp_group
 
 from espo_algo.rollout.noise import request_noise
 from espo_algo.rollout.vllm import worker
+from espo_env.early_stopping.rules import regret_value
 
-__all__ = ["CrookedWorker"]
+__all__ = ["CrookedWorker", "paper"]
+
+paper = regret_value
+"""A stop rule by its place in a module of the user's, which vLLM's worker processes have to find."""
 
 
 class CrookedWorker(worker.EarlyStoppingWorker):

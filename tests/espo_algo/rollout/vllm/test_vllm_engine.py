@@ -397,7 +397,8 @@ def split_engine(name: str, tied: bool) -> None:
     worker = importlib.import_module("espo_algo.rollout.vllm.worker")
     worker.EarlyStoppingWorker = importlib.import_module("crooked_worker").CrookedWorker
     model = make_model(name, "separate", tied)
-    engine = VLLMEngine(model, engine_settings(num_slots=6, num_workers=2, options=SMALL, **OPTIONS))
+    options = {**OPTIONS, "rule": "crooked_worker:paper", "num_workers": 2}
+    engine = VLLMEngine(model, engine_settings(num_slots=6, options=SMALL, **options))
     engine.set_detector_state(STATE)
     requests = make_requests(40)
     for version in range(3):
