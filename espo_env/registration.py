@@ -108,8 +108,16 @@ def _make_task(task: Task | str, kwargs: dict[str, Any]) -> Task:
     try:
         key = json.dumps([task, kwargs], sort_keys=True)
     except TypeError:  # an argument that cannot be compared by what it says
-        return import_object(task, "a task or 'module:Class'")(**kwargs)
+        return _task_class(task)(**kwargs)
     built = _tasks.get(key)
     if built is None:
-        _tasks[key] = built = import_object(task, "a task or 'module:Class'")(**kwargs)
+        _tasks[key] = built = _task_class(task)(**kwargs)
     return built
+
+
+def _task_class(task: str) -> type[Task]:
+    """Looked at before it is called: a name in a configuration may lead anywhere."""
+    found = import_object(task, "a task or 'module:Class'")
+    if not (isinstance(found, type) and issubclass(found, Task)):
+        raise ValueError(f"expected a class of tasks at {task!r}, got {found!r}")
+    return found

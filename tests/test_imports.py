@@ -20,11 +20,16 @@ def imports_of(file: Path) -> set[str]:
                 found.update(name if name in MODULES else statement.module for name in names)
             elif isinstance(statement, ast.Import):
                 found.update(alias.name for alias in statement.names)
-            elif (isinstance(statement, ast.If) and "TYPE_CHECKING" not in ast.dump(statement.test)) or isinstance(statement, ast.Try | ast.With):
+            elif isinstance(statement, ast.Try | ast.With) or is_plain_if(statement):
                 visit(statement.body)
 
     visit(ast.parse(file.read_text("utf-8")).body)
     return found & MODULES.keys()
+
+
+def is_plain_if(statement: ast.stmt) -> bool:
+    """Not one for type checkers alone."""
+    return isinstance(statement, ast.If) and "TYPE_CHECKING" not in ast.dump(statement.test)
 
 
 def module_of(file: Path) -> str:

@@ -89,6 +89,7 @@ def test_a_task_by_name_takes_its_options():
     ("options", "error", "message"),
     [
         ({"task": "LetterTask"}, ValueError, "expected a task or 'module:Class', got 'LetterTask'"),
+        ({"task": "os:getcwd"}, ValueError, "expected a class of tasks at 'os:getcwd', got <built-in function getcwd>"),
         ({"task": LetterTask(), "seed": 3}, ValueError, r"beside a task that is built already, got \['seed'\]"),
         ({"task": 3}, ValueError, "expected a Task, got 3"),
         ({}, TypeError, "task"),
