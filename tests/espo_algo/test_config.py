@@ -91,7 +91,7 @@ def test_defaults_are_the_papers_where_it_publishes_them() -> None:
     }
     assert {name: getattr(config, name) for name in paper} == paper
     # A rollout outlasts RLlib's minute, and would be dropped.
-    assert config.sample_timeout_s is None
+    assert config.sample_timeout_s == 3600.0  # not RLlib's minute
 
 
 # --- every key is read ----------------------------------------------------------------------------------------------
