@@ -27,11 +27,13 @@ DETECTOR = {"smoothing": 0.6, "value_floor": 0.1, "clip": 2.0, "delta": 1e-3}
 SAMPLING = SamplingSettings(temperature=1.2)
 
 
-def make_model(name: str, critic: str, tied: bool, scale: float = 0.2) -> LanguageModelWithCritic:
+def make_model(
+    name: str, critic: str, tied: bool, scale: float = 0.2, vocabulary: int = VOCABULARY
+) -> LanguageModelWithCritic:
     """A small model with random weights, a padded embedding, and an end token that is not the task's."""
     torch.manual_seed(0)
     config = CONFIGS[name](
-        vocab_size=PADDED,
+        vocab_size=vocabulary + PADDED - VOCABULARY,
         hidden_size=64,
         intermediate_size=96,
         num_hidden_layers=2,
@@ -44,7 +46,7 @@ def make_model(name: str, critic: str, tied: bool, scale: float = 0.2) -> Langua
         bos_token_id=None,
         eos_token_id=2,
     )
-    model = LanguageModelWithCritic(AutoModelForCausalLM.from_config(config).eval(), critic, VOCABULARY)
+    model = LanguageModelWithCritic(AutoModelForCausalLM.from_config(config).eval(), critic, vocabulary)
     with torch.no_grad():
         model.value_head.weight.normal_(std=0.1)
         model.value_head.bias.fill_(0.3)

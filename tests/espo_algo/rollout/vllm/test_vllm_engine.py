@@ -396,7 +396,8 @@ def split_engine(name: str, tied: bool) -> None:
     """The model is split over two workers, each a process; what the first one draws holds for both."""
     worker = importlib.import_module("espo_algo.rollout.vllm.worker")
     worker.EarlyStoppingWorker = importlib.import_module("crooked_worker").CrookedWorker
-    model = make_model(name, "separate", tied)
+    # vLLM pads an embedding to 64 rows; with fewer tokens the second worker would have none of them in its half.
+    model = make_model(name, "separate", tied, vocabulary=59)
     options = {**OPTIONS, "rule": "crooked_worker:paper", "num_workers": 2}
     engine = VLLMEngine(model, engine_settings(num_slots=6, options=SMALL, **options))
     engine.set_detector_state(STATE)
