@@ -17,6 +17,7 @@ from ray.rllib.algorithms.ppo.ppo import PPOConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from espo_algo.learning.advantages import get_advantage_estimator
+from espo_algo.learning.credit import AuditWeighting, StopCredit
 from espo_algo.learning.model import CriticKind, Dtype
 from espo_algo.rollout.engines import EngineKind, get_engine
 from espo_algo.rollout.environment import make_vector_env
@@ -34,12 +35,15 @@ _CHOICES = (
     ("language_model", "dtype", Dtype),
     ("early_stopping", "stops_in_evaluation", EvaluationStops),
     ("early_stopping", "statistics_start", StatisticsStart),
+    ("early_stopping", "stop_credit", StopCredit),
+    ("early_stopping", "audit_weighting", AuditWeighting),
 )
 _LOWEST = (
     ("generation", "max_new_tokens", 1),
     ("generation", "rollouts_per_prompt", 1),
     ("training", "max_tokens_per_microbatch", 1),
     ("training", "importance_weight_cap", 1),
+    ("training", "value_pretraining_iterations", 0),
     ("fault_tolerance", "max_empty_rounds", 1),
 )
 
@@ -120,7 +124,7 @@ def check_settings(config: ESPOConfig) -> None:
     for what, look in (
         (".generation(engine): ", lambda: get_engine(config.engine)),
         (".training(advantage_estimator): ", lambda: get_advantage_estimator(config.advantage_estimator)),
-        ("", lambda: (config.sampling, config.early_stopping_state, config.detector_settings)),
+        ("", lambda: (config.sampling, config.early_stopping_state, config.detector_settings, config.credit_settings)),
     ):
         try:
             look()
@@ -246,6 +250,12 @@ def _check_batch(config: ESPOConfig) -> None:
             config,
             f"expected top_p 1, top_k 0 and greedy False in training (they bias PPO's ratio; put them into "
             f".evaluation(evaluation_config=...)), got {config.top_p}, {config.top_k} and {config.greedy}",
+        )
+    if config.stop_credit != "reward" and config.advantage_estimator == "group":
+        _refuse(
+            config,
+            f"expected .early_stopping(stop_credit='reward') with advantage_estimator='group', which asks no critic, "
+            f"got {config.stop_credit!r}",
         )
     if config.grad_clip is not None and config.grad_clip_by != "global_norm":
         _refuse(config, f"expected .training(grad_clip_by='global_norm'), got {config.grad_clip_by!r}")

@@ -15,6 +15,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from transformers import AutoConfig, PretrainedConfig
 
 from espo_algo.checks import check_inherited, check_settings, check_task
+from espo_algo.learning.credit import AuditWeighting, CreditSettings, StopCredit
 from espo_algo.learning.learner import ESPOLearner
 from espo_algo.learning.model import CriticKind, Dtype
 from espo_algo.learning.rl_module import LanguageModelRLModule
@@ -103,6 +104,7 @@ class ESPOConfig(PPOConfig):
         self.greedy = False
         # .early_stopping()
         self.rule = "regret_value"
+        self.stop_credit: StopCredit = "reward"
         self.fail_reward = -1.0
         self.beta: float | Literal["auto"] = 7.0
         self.beta_bounds = (0.05, 50.0)
@@ -122,9 +124,12 @@ class ESPOConfig(PPOConfig):
         self.warmup_min_explained_variance: float | None = None
         self.planned_iterations: int | None = None
         self.shadow_fraction = 0.0
+        self.audit_weighting: AuditWeighting = "inverse"
         self.stops_in_evaluation: EvaluationStops = "mark"
         # .training()
         self.critic_lr = 1e-5
+        self.critic_lambda: float | None = None
+        self.value_pretraining_iterations = 0
         self.weight_decay = 0.0
         self.advantage_estimator = "gae"
         self.normalize_advantages = True
@@ -208,6 +213,7 @@ class ESPOConfig(PPOConfig):
         self,
         *,
         rule: str = NotProvided,
+        stop_credit: StopCredit = NotProvided,
         fail_reward: float = NotProvided,
         beta: float | Literal["auto"] = NotProvided,
         beta_bounds: tuple[float, float] = NotProvided,
@@ -227,6 +233,7 @@ class ESPOConfig(PPOConfig):
         warmup_min_explained_variance: float | None = NotProvided,
         planned_iterations: int | None = NotProvided,
         shadow_fraction: float = NotProvided,
+        audit_weighting: AuditWeighting = NotProvided,
         stops_in_evaluation: EvaluationStops = NotProvided,
     ) -> Self:
         """Sets the failure detector and what adapts it between batches.
@@ -234,8 +241,13 @@ class ESPOConfig(PPOConfig):
         Args:
             rule: ``"regret_value"`` (the paper), ``"regret_only"``, ``"value_only"``, ``"random"`` (its ablations),
                 ``"never"`` (plain PPO), or a rule of your own (``"module:function"``, or ``register_stop_rule``).
-            fail_reward: Reward of a stop; -1 in the paper. Beside 0 for a wrong answer that punishes a stop harder than
-                a full failure and pulls the value away from the probability of success.
+            stop_credit: What stands behind a stop. ``"reward"`` (the paper): ``fail_reward``. ``"bootstrap"``: the
+                critic's value of the state it was stopped in. ``"audited"``: that value, corrected by the
+                ``shadow_fraction`` that runs on, so that stopping changes no expected gradient; see
+                :mod:`espo_algo.learning.credit`.
+            fail_reward: Reward of a stop with ``stop_credit="reward"``; -1 in the paper. Beside 0 for a wrong answer
+                that punishes a stop harder than a full failure and pulls the value away from the probability of
+                success.
             beta: Tolerance to start from; 7 in the paper. It does not transfer to other scales: ``"auto"`` sets it from
                 the rollouts of the warm-up, so that it would have stopped ``target_stop_rate`` of them.
             beta_bounds: Lowest and highest tolerance (not published).
@@ -261,7 +273,10 @@ class ESPOConfig(PPOConfig):
                 is met before the critic knows anything.
             planned_iterations: Training iterations planned; None where unknown.
             shadow_fraction: Share of the training responses on which a stop is only marked: they measure the
-                false-positive rate while training.
+                false-positive rate while training. With ``stop_credit="audited"`` also the probability of an audit.
+            audit_weighting: What an audited response counts for: ``"inverse"``, ``1 / shadow_fraction``;
+                ``"self_normalized"``, the batch's marked responses over its audited ones, so that the weights sum to
+                their number (of less variance, and biased by as much as a batch is small).
             stops_in_evaluation: In evaluation: ``"off"``, ``"mark"`` (measures false positives) or ``"stop"``.
         """
         arguments = dict(locals())
@@ -273,6 +288,8 @@ class ESPOConfig(PPOConfig):
         self,
         *,
         critic_lr: float | Sequence[Any] = NotProvided,
+        critic_lambda: float | None = NotProvided,
+        value_pretraining_iterations: int = NotProvided,
         weight_decay: float = NotProvided,
         advantage_estimator: str = NotProvided,
         normalize_advantages: bool = NotProvided,
@@ -284,6 +301,12 @@ class ESPOConfig(PPOConfig):
 
         Args:
             critic_lr: Learning rate of value head and critic trunk, or a schedule; ``lr`` is the policy's.
+            critic_lambda: Trace decay of the value targets, beside ``lambda_`` of the advantages (decoupled GAE,
+                VC-PPO, arXiv 2503.01491); None for the same.
+            value_pretraining_iterations: Iterations at the start that update nothing but the critic, on responses that
+                all run on (VAPO, arXiv 2504.05118). Their tokens are counted like all others, and they are updates of
+                the critic's warm-up: if it ends among them, stopping begins with the first iteration behind them. A
+                shared critic is the value head alone; the trunk is the policy's.
             weight_decay: AdamW's, for both.
             advantage_estimator: ``"gae"`` (the paper), ``"group"`` (GRPO's: rewards against those of the same prompt),
                 or one of your own, see :mod:`espo_algo.learning.advantages`.
@@ -298,6 +321,8 @@ class ESPOConfig(PPOConfig):
         super().training(**kwargs)
         self._set(
             critic_lr=critic_lr,
+            critic_lambda=critic_lambda,
+            value_pretraining_iterations=value_pretraining_iterations,
             weight_decay=weight_decay,
             advantage_estimator=advantage_estimator,
             normalize_advantages=normalize_advantages,
@@ -410,6 +435,23 @@ class ESPOConfig(PPOConfig):
             start=self.statistics_start,
             calibrate=self.beta == "auto",
         )
+
+    @property
+    def credit_settings(self) -> CreditSettings:
+        """What the credit of a token depends on beside the responses."""
+        return CreditSettings(
+            gamma=self.gamma,
+            lambda_=self.lambda_,
+            critic_lambda=self.lambda_ if self.critic_lambda is None else self.critic_lambda,
+            stop_credit=self.stop_credit,
+            audit_fraction=self.shadow_fraction,
+            audit_weighting=self.audit_weighting,
+        )
+
+    @property
+    def stop_reward(self) -> float:
+        """Reward of a stop: none where a value stands behind it."""
+        return self.fail_reward if self.stop_credit == "reward" else 0.0
 
     @property
     def detector_settings(self) -> DetectorSettings:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -81,7 +82,7 @@ class ESPO(PPO):
             self.latest_episodes = episodes = self._sample()
         with self._weights_lock:  # evaluation beside training sends whole weights, or waits
             with self._timer(LEARNER_UPDATE_TIMER):
-                # PPO sees shorter responses that end in `fail_reward`; objective and GAE are untouched.
+                # PPO sees shorter responses; what stands behind their end is `stop_credit`.
                 self._update(episodes)
             # Statistics, tolerance and warm-up for the next batch; frozen while it is collected.
             self._adapt(episodes)
@@ -96,12 +97,15 @@ class ESPO(PPO):
         Raises:
             RuntimeError: If several rounds in a row brought nothing.
         """
+        planner = self._planner
+        if self.config.value_pretraining_iterations and self._ask_learners(lambda learner: learner.pretrains_critic)[0]:
+            planner = replace(planner, shadow_fraction=1.0)  # every response runs on
         for _ in range(self.config.max_empty_rounds):
             first, self._responses_planned = (
                 self._responses_planned,
                 self._responses_planned + self.config.total_train_batch_size,
             )
-            plans = self._planner.plans(range(first, self._responses_planned))
+            plans = planner.plans(range(first, self._responses_planned))
             episodes = list(self.collect(self.env_runner_group, plans).values())
             self.metrics.log_value("num_missing_episodes_lifetime", len(plans) - len(episodes), reduce="lifetime_sum")
             trainable = [episode for episode in episodes if episode.is_trainable]

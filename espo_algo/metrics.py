@@ -27,6 +27,7 @@ from ray.rllib.utils.metrics import (
 )
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
+from espo_algo.critic_quality import success_auroc
 from espo_algo.episodes import TokenEpisode
 from espo_env.types import StopReason, Trajectory
 
@@ -47,8 +48,11 @@ def rollout_metrics(episodes: Sequence[TokenEpisode]) -> dict[str, Any]:
         - ``stop_reason/*``: shares of all responses, sum 1.
         - ``early_stopping/stop_rate``: share of finished responses that were stopped or marked;
           ``mean_stop_position``: tokens written until then; ``tokens_generated``; ``tokens_saved_estimate``;
-          ``false_positive_rate``: share of marked responses that ran on and were right;
+          ``false_positive_rate``: share of marked responses that ran on and were right; ``audit_tokens``: tokens that
+          these wrote behind their marks;
           ``z``, ``regret``, ``threshold``: means over tokens.
+        - ``value_auroc/{0,25,50,75}``: how well the value behind so many percent of a response's tokens tells a right
+          answer in the end, see :func:`~espo_algo.critic_quality.success_auroc`.
     """
     finished = [e for e in episodes if e.is_trainable]
     lengths = np.array([len(e) for e in finished])
@@ -76,10 +80,12 @@ def rollout_metrics(episodes: Sequence[TokenEpisode]) -> dict[str, Any]:
             "tokens_generated": float(sum(len(e) for e in episodes)),
             "tokens_saved_estimate": tokens_saved_estimate(finished),
             "false_positive_rate": _over(np.mean, np.array([e.correct is True for e in ran_on])),
+            "audit_tokens": float(sum(len(e) - 1 - e.mark for e in ran_on)),
             "z": _over(np.mean, _tokens(e.z for e in finished)),
             "regret": _over(np.mean, _tokens(e.regrets for e in finished)),
             "threshold": _over(np.mean, _tokens(e.thresholds for e in finished)),
         },
+        "value_auroc": success_auroc(finished),
     }
 
 

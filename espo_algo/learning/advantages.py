@@ -45,6 +45,8 @@ class AdvantageInputs:
         groups: Which prompt each response answers, shape (n,); all responses to a prompt are on one learner.
         gamma: Discount; 1 in the paper.
         lambda_: Trace decay.
+        marks: Step at which the failure detector fired first, -1 for none, shape (n,); None where nobody asks.
+        tail_weight: What the outcome behind a mark counts for before it, see :mod:`espo_algo.learning.credit`.
     """
 
     values: Sequence[Floats]
@@ -53,6 +55,8 @@ class AdvantageInputs:
     groups: NDArray[np.int64]
     gamma: float
     lambda_: float
+    marks: NDArray[np.int64] | None = None
+    tail_weight: float = 1.0
 
 
 AdvantageEstimator = Callable[[AdvantageInputs], tuple[list[Floats], list[Floats]]]
@@ -63,7 +67,8 @@ def generalized_advantages(x: AdvantageInputs) -> tuple[list[Floats], list[Float
     """Generalized advantage estimation (GAE).
 
     The temporal-difference error of step ``t`` is ``r_t + gamma * V(s_{t+1}) - V(s_t)``; behind the last step stands
-    the final value. The value target is ``advantage + value``.
+    the final value. The value target is ``advantage + value``. What the recursion carries from behind a mark to its
+    token is multiplied by ``tail_weight``.
     """
     lengths = np.array([len(v) for v in x.values])
     rows, width = np.arange(len(lengths)), int(lengths.max())
@@ -75,10 +80,14 @@ def generalized_advantages(x: AdvantageInputs) -> tuple[list[Floats], list[Float
     deltas = x.gamma * padded[:, 1:] - padded[:, :-1]
     deltas[rows, lengths - 1] += x.final_rewards
     deltas[np.arange(width) >= lengths[:, None]] = 0.0
+    decay = np.full_like(deltas, x.gamma * x.lambda_)
+    if x.marks is not None:
+        marked = np.flatnonzero(x.marks >= 0)
+        decay[marked, x.marks[marked]] *= x.tail_weight
     advantages = np.zeros_like(deltas)
     running = np.zeros(len(lengths))
     for t in range(width - 1, -1, -1):
-        running = deltas[:, t] + x.gamma * x.lambda_ * running
+        running = deltas[:, t] + decay[:, t] * running
         advantages[:, t] = running
     targets = advantages + padded[:, :-1]
     return (

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections import defaultdict
+import math
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -25,10 +25,14 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_
 from torch import Tensor
 
 from espo_algo.episodes import TokenEpisode
-from espo_algo.learning.advantages import AdvantageInputs, get_advantage_estimator
+from espo_algo.learning.across import AcrossLearners
+from espo_algo.learning.advantages import get_advantage_estimator
 from espo_algo.learning.batching import MicroBatches, Minibatch, SequenceBatch, pack
+from espo_algo.learning.credit import Credit, Responses, assign_credit, audit_weight
 from espo_algo.learning.losses import clipped_policy_loss, clipped_value_loss, kl_estimate, truncated_importance_weights
+from espo_algo.learning.optimizers import clipped_step, critic_parameters, weight_scales
 from espo_algo.learning.rl_module import LanguageModelRLModule
+from espo_algo.learning.update_metrics import UpdateSums, measure_before
 
 __all__ = ["ESPOLearner"]
 
@@ -51,21 +55,24 @@ class ESPOLearner(PPOTorchLearner):
         """Whether it is the first of the learners (rank 0), which answers where one answer is enough."""
         return self.config.num_learners <= 1 or torch.distributed.get_rank() == 0
 
+    @property
+    def pretrains_critic(self) -> bool:
+        """Whether the next update is one of the first that train the critic alone."""
+        return self.language_module.early_stopping.num_updates < self.config.value_pretraining_iterations
+
     def build(self) -> None:
         """Builds module and optimisers; no connector pipeline turns episodes into rows of time steps."""
         super().build()
         self._timestep = 0
-        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64, device=self.device))
+        self._sums = UpdateSums(self.device)
+        self._across = AcrossLearners(self.config.num_learners, self.device)
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """AdamW for the policy at ``lr`` and for the critic at ``critic_lr``, each with its own gradient clipping."""
         model = self.module[module_id].unwrapped().model
-        critic = [*model.value_head.parameters()]
-        if model.critic_trunk is not None:
-            critic += model.critic_trunk.parameters()
         for name, parameters, lr in (
             ("policy", [*model.policy.parameters()], config.lr),
-            ("critic", critic, config.critic_lr),
+            ("critic", critic_parameters(model), config.critic_lr),
         ):
             self.register_optimizer(
                 module_id=module_id,
@@ -92,6 +99,7 @@ class ESPOLearner(PPOTorchLearner):
         With several learners ``num_total_minibatches`` says how many; every learner makes that many steps.
         """
         episodes: list[TokenEpisode] = training_data.episodes
+        self._pretraining = self.pretrains_critic
         columns = self._columns(episodes)
         per_epoch = num_total_minibatches // num_epochs or -(-len(episodes) // (minibatch_size or len(episodes)))
         for epoch in range(num_epochs):
@@ -107,7 +115,7 @@ class ESPOLearner(PPOTorchLearner):
         """Scores the episodes under the weights before the update, and computes advantages and value targets."""
         values: list[np.ndarray] = [np.zeros(0)] * len(episodes)
         logprobs = values.copy()
-        behind = np.zeros(len(episodes), np.float32)
+        last_values = np.zeros(len(episodes), np.float32)
         everything = np.arange(len(episodes))
         for group, batch in zip(self._groups(episodes, everything), self._pack(episodes, {}, everything), strict=True):
             out = self.language_module.forward_train(batch)
@@ -120,41 +128,39 @@ class ESPOLearner(PPOTorchLearner):
                 strict=True,
             )
             for i, value, logprob, last_value in scored:
-                values[i], logprobs[i], behind[i] = value, logprob, last_value
-        # Terminal means terminal: nothing is bootstrapped behind it.
-        behind[[e.terminated for e in episodes]] = 0.0
-        advantages, targets = get_advantage_estimator(self.config.advantage_estimator)(
-            AdvantageInputs(
-                values,
-                np.array([e.reward for e in episodes], np.float32),
-                behind,
-                np.array([e.group for e in episodes], np.int64),
-                self.config.gamma,
-                self.config.lambda_,
-            )
+                values[i], logprobs[i], last_values[i] = value, logprob, last_value
+        credit = self._credit(Responses.from_episodes(episodes, values, last_values))
+        measured, ratio = measure_before(
+            self._across, values, credit.targets, credit.outcome_weights, logprobs, [e.logprobs for e in episodes]
         )
-        self._log_before_update(episodes, values, targets, logprobs)
+        self.metrics.log_dict(measured, key=DEFAULT_MODULE_ID, window=1)
+        self.metrics.log_value((DEFAULT_MODULE_ID, "mismatch_ratio_max"), ratio, reduce="max", window=1)
         columns = {
             Columns.ACTION_LOGP: logprobs,
             "values": values,
-            "targets": targets,
-            "advantages": self._whitened(advantages) if self.config.normalize_advantages else advantages,
+            "targets": credit.targets,
+            "advantages": credit.advantages,
         }
+        if self.config.stop_credit == "audited":
+            for name in ("unweighted_advantages", "policy_weights", "critic_weights"):
+                columns[name] = getattr(credit, name)
         if self.config.importance_weight_cap is not None:
             columns["sampler_logprobs"] = [e.logprobs for e in episodes]
         return columns
 
-    def _whitened(self, advantages: list[np.ndarray]) -> list[np.ndarray]:
-        """Mean 0 and variance 1 over all tokens of all learners."""
-        mean, variance = self._moments(np.concatenate(advantages))
-        return [((a - mean) / (np.sqrt(variance) + 1e-8)).astype(np.float32) for a in advantages]
-
-    def _moments(self, flat: np.ndarray) -> tuple[float, float]:
-        """Mean and variance over all tokens of all learners, in two passes in float64."""
-        flat = flat.astype(np.float64)
-        count, total = self._all_reduce(len(flat), flat.sum())
-        (squares,) = self._all_reduce(np.square(flat - total / count).sum())
-        return total / count, squares / count
+    def _credit(self, responses: Responses) -> Credit:
+        settings = self.config.credit_settings
+        marked, audited = self._across.sums(float((responses.marks >= 0).sum()), float(responses.audited.sum()))
+        # While the critic is pretrained every response runs on, and stands for itself.
+        weight = 1.0 if self._pretraining else audit_weight(settings, marked, audited)
+        credit = assign_credit(responses, get_advantage_estimator(self.config.advantage_estimator), settings, weight)
+        if self.config.normalize_advantages:
+            credit = credit.whitened(*self._across.moments(np.concatenate(credit.unweighted_advantages)))
+        weighted, unweighted = self._across.sums(*credit.squares())
+        self.metrics.log_value(
+            (DEFAULT_MODULE_ID, "audit_variance_ratio"), weighted / unweighted if unweighted else 1.0, window=1
+        )
+        return credit
 
     def _groups(self, episodes: list[TokenEpisode], chosen: np.ndarray) -> list[np.ndarray]:
         lengths = np.array([len(episodes[i].prompt_tokens) + len(episodes[i]) for i in chosen])
@@ -178,7 +184,7 @@ class ESPOLearner(PPOTorchLearner):
         """Accumulates the gradients of the micro-batches and steps. The loss is the mean over all learners' tokens."""
         module = self.module[DEFAULT_MODULE_ID]
         batches = batch[DEFAULT_MODULE_ID].batches
-        (tokens,) = self._all_reduce(len(batch[DEFAULT_MODULE_ID]))
+        (tokens,) = self._across.sums(len(batch[DEFAULT_MODULE_ID]))
         # DDP averages the learners' gradients; the sum is wanted.
         scale = max(1, self.config.num_learners) / tokens
         for optimizer in self._optimizer_parameters:
@@ -193,7 +199,7 @@ class ESPOLearner(PPOTorchLearner):
                 )
                 (loss * scale).backward()
             total += loss.detach() * scale
-        self._step()
+        self._step(batches)
         return {}, {DEFAULT_MODULE_ID: total}, {}
 
     def compute_loss_for_module(
@@ -210,40 +216,34 @@ class ESPOLearner(PPOTorchLearner):
                 old_logprobs, batch.columns["sampler_logprobs"], config.importance_weight_cap
             )
         value_loss = clipped_value_loss(values, batch.columns["targets"], config.vf_clip_param)
+        if config.stop_credit == "audited":
+            policy_loss = policy_loss * batch.columns["policy_weights"]
+            value_loss = value_loss * batch.columns["critic_weights"]
         kl = kl_estimate(logprobs, old_logprobs)
         loss = policy_loss.sum() + config.vf_loss_coeff * value_loss.sum()
         if config.use_kl_loss:
             loss = loss + self.curr_kl_coeffs_per_module[module_id] * kl.sum()
         if batch.entropy_gradient:
             loss = loss - self._entropy_coeff * fwd_out["entropy"].sum()
-        for name, column in (
-            ("policy_loss", policy_loss),
-            ("vf_loss", value_loss),
-            ("entropy", fwd_out["entropy"]),
-            ("mean_kl_loss", kl),
-            ("clip_fraction", clipped),
-        ):
-            self._sums[name] += column.detach().sum(dtype=torch.float64)
-        self._sums["tokens"] += len(batch)
+        self._sums.add_tokens(
+            {
+                "policy_loss": policy_loss,
+                "vf_loss": value_loss,
+                "entropy": fwd_out["entropy"],
+                "mean_kl_loss": kl,
+                "clip_fraction": clipped,
+            }
+        )
         return loss
 
-    def _step(self) -> None:
-        """Clips each optimiser's gradient and steps; where one is not finite the step is left out and counted."""
-        limit = self.config.grad_clip or float("inf")
-        norms = torch.stack(
-            [
-                torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], limit)
-                for optimizer in self._optimizer_parameters
-            ]
-        )
-        norm = norms.norm()
-        finite = bool(torch.isfinite(norm))
-        if finite:
-            for optimizer in self._optimizer_parameters:
-                optimizer.step()
-        self._sums["grad_norm"] += norm if finite else 0.0
-        self._sums["steps"] += finite
-        self._sums["skipped_steps"] += not finite
+    def _step(self, batches: list[SequenceBatch]) -> None:
+        """Steps the optimisers; the policy's rests while the critic is pretrained."""
+        names = ["critic"] if self._pretraining else ["policy", "critic"]
+        limit, scales = self.config.grad_clip or math.inf, {"policy": 1.0, "critic": 1.0}
+        if self.config.stop_credit == "audited":
+            scales = weight_scales(self._across, batches)
+        optimizers = [self.get_optimizer(DEFAULT_MODULE_ID, name) for name in names]
+        self._sums.add_step(*clipped_step(optimizers, [limit * scales[name] for name in names]))
 
     def _set_slicing_by_batch_id(self, batch: Minibatch, *, value: bool) -> Minibatch:
         """Nothing is sliced: minibatches are made of whole responses."""
@@ -255,52 +255,16 @@ class ESPOLearner(PPOTorchLearner):
 
     # --- metrics ------------------------------------------------------------------------------------------------
 
-    def _log_before_update(
-        self,
-        episodes: list[TokenEpisode],
-        values: list[np.ndarray],
-        targets: list[np.ndarray],
-        logprobs: list[np.ndarray],
-    ) -> None:
-        """How well the critic explained the returns, and how far the sampler was from the learner."""
-        target = np.concatenate(targets)
-        _, variance = self._moments(target)
-        _, unexplained = self._moments(target - np.concatenate(values))
-        gap = np.concatenate(logprobs) - np.concatenate([e.logprobs for e in episodes])
-        mismatch, _ = self._moments(np.expm1(gap) - gap)
-        self.metrics.log_dict(
-            # Where the returns do not vary there is nothing to explain.
-            {"vf_explained_var": 1 - unexplained / variance if variance > 0 else float("nan"), "mismatch_kl": mismatch},
-            key=DEFAULT_MODULE_ID,
-            window=1,
-        )
-        self.metrics.log_value(
-            (DEFAULT_MODULE_ID, "mismatch_ratio_max"), float(np.exp(gap.max())), reduce="max", window=1
-        )
-
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """Logs the update's means over tokens, then lets RLlib move its schedules and KL coefficient."""
-        names = sorted(self._sums)
-        sums = dict(zip(names, self._all_reduce(*(float(self._sums[name]) for name in names)), strict=True))
-        self._sums.clear()
-        learners = max(1, self.config.num_learners)
-        means = {
-            name: sums[name] / sums["tokens"]
-            for name in ("policy_loss", "vf_loss", "entropy", "mean_kl_loss", "clip_fraction")
-        }
-        means["grad_norm"] = sums["grad_norm"] / max(sums["steps"], 1)  # every rank adds the same
-        means["skipped_steps"] = sums["skipped_steps"] / learners
-        self.metrics.log_dict(means, key=DEFAULT_MODULE_ID, window=1)
+        self.metrics.log_dict(self._sums.means(self._across), key=DEFAULT_MODULE_ID, window=1)
+        self._sums = UpdateSums(self.device)
         self._timestep = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
+        kl_coeff = self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID]
+        held = kl_coeff.clone()
         super().after_gradient_based_update(timesteps=timesteps)
-
-    def _all_reduce(self, *numbers: float) -> tuple[float, ...]:
-        """Sums over all learners."""
-        if self.config.num_learners <= 1:
-            return numbers
-        tensor = torch.tensor(numbers, dtype=torch.float64, device=self.device)
-        torch.distributed.all_reduce(tensor)
-        return tuple(tensor.tolist())
+        if self._pretraining:
+            kl_coeff.copy_(held)  # a policy that stood still has no KL divergence to answer to
 
     # --- state --------------------------------------------------------------------------------------------------
 

@@ -43,7 +43,7 @@ def make_vector_env(config: Any, worker_index: int = 0) -> VectorRegretTerminati
         env = env.unwrapped.vectorize(slots, AutoresetMode.DISABLED, copy=False)
     if not isinstance(env, TokenGenerationVectorEnv):
         raise TypeError(f"expected a token environment (espo_env.TokenGenerationEnv or its vector form), got {env!r}")
-    return VectorRegretTermination(env, fail_reward=config.fail_reward, rule=config.rule)
+    return VectorRegretTermination(env, fail_reward=config.stop_reward, rule=config.rule)
 
 
 def make_registered(env_id: str, context: Mapping[str, Any]) -> gym.Env:

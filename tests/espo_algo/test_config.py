@@ -156,6 +156,7 @@ CHANGES: dict[str, tuple[Any, Callable[[ESPOConfig], Any]]] = {
     "top_k": (3, lambda c: c.sampling.top_k),
     "greedy": (True, lambda c: c.sampling.greedy),
     "rule": ("never", lambda c: c.detector_settings.rule),
+    "stop_credit": ("bootstrap", lambda c: c.credit_settings.stop_credit),
     "fail_reward": (-0.5, lambda c: make_vector_env(c).fail_reward),
     "beta": (3.0, lambda c: c.early_stopping_state.tolerance.beta),
     "beta_bounds": ((1.0, 9.0), lambda c: c.early_stopping_state.tolerance.bounds),
@@ -173,6 +174,8 @@ CHANGES: dict[str, tuple[Any, Callable[[ESPOConfig], Any]]] = {
     "warmup_change_threshold": (0.2, lambda c: c.early_stopping_state.warmup.change_threshold),
     "warmup_max_fraction": (0.3, lambda c: c.early_stopping_state.warmup.max_fraction),
     "warmup_min_explained_variance": (0.2, lambda c: c.early_stopping_state.warmup.min_explained_variance),
+    "audit_weighting": ("self_normalized", lambda c: c.credit_settings.audit_weighting),
+    "critic_lambda": (0.5, lambda c: c.credit_settings.critic_lambda),
     "planned_iterations": (30, lambda c: c.early_stopping_state.warmup.total_steps),
 }
 
@@ -274,6 +277,11 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("early_stopping", {"warmup_min_explained_variance": 2.0}, r"min_explained_variance <= 1, got 2.0"),
     ("early_stopping", {"planned_iterations": 0}, r"total_steps >= 1 or None, got 0"),
     ("early_stopping", {"shadow_fraction": 1.5}, r"shadow_fraction\) in \[0, 1\], got 1.5"),
+    ("early_stopping", {"stop_credit": "loan"}, r"\['reward', 'bootstrap', 'audited'\], got 'loan'"),
+    ("early_stopping", {"stop_credit": "audited"}, r"shadow_fraction in \(0, 1\], .*, got 0.0"),
+    ("early_stopping", {"audit_weighting": "none"}, r"\['inverse', 'self_normalized'\], got 'none'"),
+    ("training", {"critic_lambda": 1.5}, r"critic_lambda in \[0, 1\], got 1.5"),
+    ("training", {"value_pretraining_iterations": -1}, r"value_pretraining_iterations\) >= 0, got -1"),
     ("early_stopping", {"stops_in_evaluation": "count"}, r"\['off', 'mark', 'stop'\], got 'count'"),
     ("fault_tolerance", {"max_empty_rounds": 0}, r"max_empty_rounds\) >= 1, got 0"),
     (
@@ -351,6 +359,19 @@ def test_each_learner_needs_a_prompt(config: ESPOConfig) -> None:
 def test_a_kl_coefficient_may_adapt_where_there_are_several_steps(config: ESPOConfig) -> None:
     config.training(use_kl_loss=True, num_epochs=2).validate()
     config.training(num_epochs=1, minibatch_size=4).validate()
+
+
+@pytest.mark.parametrize("stop_credit", ["bootstrap", "audited"])
+def test_group_advantages_ask_no_critic_what_a_stop_is_worth(config: ESPOConfig, stop_credit: str) -> None:
+    config.early_stopping(stop_credit=stop_credit, shadow_fraction=0.5).validate()
+    config.training(advantage_estimator="group")
+    with pytest.raises(ValueError, match=rf"stop_credit='reward'\) with advantage_estimator='group', .*{stop_credit}"):
+        config.validate()
+
+
+def test_a_stop_with_a_value_behind_it_has_no_reward(config: ESPOConfig) -> None:
+    assert make_vector_env(config).fail_reward == -1.0
+    assert make_vector_env(config.early_stopping(stop_credit="bootstrap")).fail_reward == 0.0
 
 
 def test_what_is_right_passes(config: ESPOConfig) -> None:

@@ -53,11 +53,13 @@ def test_every_metric_is_reported(trained):
         "tokens_saved_estimate",
         "mean_stop_position",
         "false_positive_rate",
+        "audit_tokens",
         "z",
         "regret",
         "threshold",
     }
     assert sum(runs["stop_reason"].values()) == pytest.approx(1.0)
+    assert all(0 <= area <= 1 for area in runs["value_auroc"].values())
     learner = result["learners"]["default_policy"]
     for name in ("policy_loss", "vf_loss", "vf_explained_var", "entropy", "mean_kl_loss", "clip_fraction", "grad_norm"):
         assert np.isfinite(learner[name]), name
@@ -173,6 +175,33 @@ def test_shadow_responses_run_on_and_measure_false_positives(coin_config):
     assert result["stop_reason"]["regret"] == 0
     assert result["early_stopping"]["stop_rate"] > 0
     assert 0 <= result["early_stopping"]["false_positive_rate"] <= 1
+    algo.stop()
+
+
+def test_the_critic_is_trained_alone_first_on_responses_that_run_on(coin_config, tmp_path):
+    config = coin_config().training(value_pretraining_iterations=2)
+    config.early_stopping(rule="value_only", beta=50.0, warmup_patience=1, stop_credit="audited", shadow_fraction=0.2)
+    algo = build(config)
+    start = weights(algo)
+    algo.train()
+    path = algo.save_to_path(str(tmp_path / "checkpoint"))
+    algo.stop()
+    algo = ESPO.from_checkpoint(path)
+    result = algo.train()
+    after = weights(algo)
+    policy = {name for name in start if name.startswith("model.policy")}
+    assert_same({name: start[name] for name in policy}, {name: after[name] for name in policy})
+    assert not np.array_equal(start["model.value_head.weight"], after["model.value_head.weight"])
+    # Warm-up is over, and the rule marks everything.
+    assert result["env_runners"]["early_stopping"]["stop_rate"] > 0.9
+    assert result["env_runners"]["stop_reason"]["regret"] == 0
+    sampled = result["env_runners"]["num_env_steps_sampled"]
+    result = algo.train()
+    assert result["env_runners"]["num_env_steps_sampled_lifetime"] > sampled
+    assert result["env_runners"]["stop_reason"]["regret"] > 0.5
+    assert result["learners"]["default_policy"]["audit_variance_ratio"] > 1
+    third = weights(algo)
+    assert not all(np.array_equal(after[name], third[name]) for name in policy)
     algo.stop()
 
 

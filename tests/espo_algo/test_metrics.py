@@ -46,10 +46,13 @@ EXPECTED = {
         "tokens_saved_estimate": 20 / 3 - 2,
         # Of two that fired one ran on, and was right.
         "false_positive_rate": 1.0,
+        "audit_tokens": 3.0,
         "z": 20 / 22,
         "regret": 40 / 22,
         "threshold": 60 / 22,
     },
+    # No values were measured.
+    "value_auroc": dict.fromkeys(("0", "25", "50", "75"), math.nan),
 }
 
 
@@ -57,7 +60,7 @@ def test_every_metric_by_hand() -> None:
     got = rollout_metrics(batch())
     assert got.keys() == EXPECTED.keys()
     for name, expected in EXPECTED.items():
-        assert got[name] == pytest.approx(expected, rel=1e-6), name
+        assert got[name] == pytest.approx(expected, rel=1e-6, nan_ok=True), name
     assert sum(got["stop_reason"].values()) == pytest.approx(1.0)
 
 
@@ -70,7 +73,7 @@ def test_nothing_to_measure_is_nan_and_raises_nothing() -> None:
     for episodes in ([], batch()[-1:]):
         got = rollout_metrics(episodes)
         numbers = [got["accuracy"], got["episode_return_mean"], *got["response_length"].values()]
-        numbers += [v for k, v in got["early_stopping"].items() if not k.startswith("tokens")]
+        numbers += [v for k, v in got["early_stopping"].items() if "tokens" not in k]
         assert all(math.isnan(number) for number in numbers)
         assert got["early_stopping"]["tokens_saved_estimate"] == 0.0
         assert got["early_stopping"]["tokens_generated"] == sum(map(len, episodes))
@@ -98,7 +101,7 @@ def test_logged_numbers_are_the_batchs_and_counters_add_up() -> None:
     log_rollouts(logger, batch(), ("env_runners",))
     got = logger.reduce(compile=True)["env_runners"]
     for name, expected in EXPECTED.items():
-        assert got[name] == pytest.approx(expected, rel=1e-6), name
+        assert got[name] == pytest.approx(expected, rel=1e-6, nan_ok=True), name
     assert (got["num_env_steps_sampled"], got["num_episodes"]) == (27, 6)
     assert (got["num_env_steps_sampled_lifetime"], got["num_episodes_lifetime"]) == (27, 6)
     assert got["num_lost_episodes_lifetime"] == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from types import MethodType
 from typing import Any
 
@@ -151,7 +152,7 @@ def test_an_update_is_plain_ppo(config: ESPOConfig, critic: str) -> None:
     assert_equal(
         {name: p for name, p in got.items() if name not in noise},
         {name: p for name, p in expected.items() if name not in noise},
-        tolerance=1e-6,
+        tolerance=2e-6,
     )
 
 
@@ -301,6 +302,10 @@ def test_each_term_of_the_loss_by_hand(config: ESPOConfig) -> None:
     assert with_(use_kl_loss=True, kl_coeff=3.0) == pytest.approx(sum(policy) + 3.0 * kl, rel=1e-5)
     # Ratios learner / sampler are 4 and 0.5.
     assert with_(importance_weight_cap=2.0) == pytest.approx(2.0 * policy[0] + 0.5 * policy[1], rel=1e-5)
+    batch.columns |= {"policy_weights": column(3.0, 2.0), "critic_weights": column(2.0, 0.0)}
+    audited = config.copy(copy_frozen=False).early_stopping(stop_credit="audited", shadow_fraction=0.5)
+    weighted = 3.0 * policy[0] + 2.0 * policy[1] + 0.5 * 2.0 * 0.25
+    assert loss_of(audited, batch, out) == pytest.approx(weighted, rel=1e-5)
     batch.entropy_gradient = True
     assert with_(entropy_coeff=0.1) == pytest.approx(sum(policy) - 0.1 * 0.8, rel=1e-5)
 
@@ -393,6 +398,54 @@ def test_a_gradient_that_is_not_finite_is_left_out_and_counted(config: ESPOConfi
     assert metrics["skipped_steps"] == 0
     assert mixed["grad_norm"] == metrics["grad_norm"] > 0
     assert_equal(got, parameters(other))
+
+
+def test_the_limit_of_the_gradient_grows_with_the_weights_of_audits(config: ESPOConfig) -> None:
+    """Marked at their second tokens: one runs on and is right, one is stopped. Half of them are audited."""
+    config.early_stopping(stop_credit="audited", shadow_fraction=0.5).training(lambda_=1.0)
+    episodes = [
+        make_episode([5, 6, 7, 0], reward=1.0, mark=1, logprobs=[-2.8] * 4),
+        make_episode([8, 9], StopReason.REGRET, mark=1, logprobs=[-2.8] * 2),
+        make_episode([4, 0], logprobs=[-2.8] * 2),
+    ]
+    columns = recorded_columns(build_learner(config), episodes)
+    assert [w.tolist() for w in columns["policy_weights"]] == [[1, 1, 2, 2], [1, 1], [1, 1]]
+    flat = {name: np.concatenate(column) for name, column in columns.items()}
+    plain = flat["unweighted_advantages"]
+    assert (plain.mean(), plain.std()) == (pytest.approx(0.0, abs=1e-6), pytest.approx(1.0, abs=1e-6))
+    ratio = np.square(flat["advantages"] * flat["policy_weights"]).sum() / np.square(plain).sum()
+    # Three stand for eight tokens: weights 2, 2, 2, 2, 0, 0, 1, 1.
+    scales = {"policy": math.sqrt(ratio), "critic": math.sqrt(18 / 8)}
+    assert scales["policy"] > 1.2
+    clipped = build_learner(config.copy(copy_frozen=False).training(grad_clip=1e-3))
+    metrics = update(clipped, episodes)
+    assert metrics["audit_variance_ratio"] == pytest.approx(ratio, rel=1e-5)
+    for name, scale in scales.items():
+        found = [g for n, g in gradients(clipped).items() if ("value_head" in n) is (name == "critic")]
+        assert float(torch.stack([g.norm() for g in found]).norm()) == pytest.approx(1e-3 * scale, rel=1e-3)
+
+
+@pytest.mark.parametrize("critic", ["shared", "separate"])
+def test_pretraining_touches_nothing_but_the_critic(config: ESPOConfig, critic: str) -> None:
+    config.language_model(critic=critic).training(
+        value_pretraining_iterations=1, weight_decay=0.5, num_epochs=2, use_kl_loss=True, kl_coeff=0.5
+    )
+    # Every response runs on then, and stands for itself.
+    config.early_stopping(stop_credit="audited", shadow_fraction=0.5)
+    learner = build_learner(config)
+    marked = [make_episode([3, 4, 5], reward=1.0, mark=0, logprobs=[-2.8] * 3), make_episode([6], logprobs=[-2.8])]
+    before = parameters(learner)
+    update(learner, marked)
+    changed = differ(before, parameters(learner))
+    assert changed == {name for name in before if "value_head" in name or "critic_trunk" in name}
+    assert not learner.get_optimizer(DEFAULT_MODULE_ID, "policy").state
+    assert float(learner.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID]) == 0.5
+    state = learner.language_module.early_stopping
+    learner.language_module.early_stopping = replace(state, num_updates=1)
+    before = parameters(learner)
+    update(learner, marked)
+    assert differ(before, parameters(learner)) == before.keys()
+    assert float(learner.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID]) != 0.5
 
 
 def test_weight_decay_shrinks_weights_without_a_gradient(config: ESPOConfig) -> None:
