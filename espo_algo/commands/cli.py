@@ -262,10 +262,12 @@ def report(
 @contextmanager
 def _messages() -> Iterator[None]:
     """A wrong file or value ends with a message, not with a traceback."""
+    from espo_env.escapes import visible
+
     try:
         yield
     except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {visible(str(error))}", err=True)
         raise typer.Exit(1) from error
 
 
