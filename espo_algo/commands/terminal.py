@@ -25,10 +25,12 @@ Seed = Annotated[int, typer.Option(min=0)]
 @contextmanager
 def messages() -> Iterator[None]:
     """A wrong file or value ends with a message, not with a traceback."""
+    from espo_env.escapes import visible
+
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {visible(str(error))}", err=True)
         raise typer.Exit(1) from error
 
 
