@@ -72,18 +72,6 @@ SETTINGS = {
         lr=2e-3,
         first="arithmetic",
     ),
-    "search": Setting(
-        "espo_env/ReasoningGym-v0",
-        {
-            "generator": "path_star",
-            "prompt": "compact",
-            "degree": 4,
-            "node_range": 36,
-            "min_path_length": 4,
-            "max_path_length": 6,
-        },
-        64,
-    ),
 }
 GENERATORS: dict[str, dict[str, Any]] = {
     "chain_sum": {"prompt": "compact", "min_terms": 3, "max_terms": 6, "min_digits": 1, "max_digits": 1},
