@@ -180,7 +180,7 @@ def test_shadow_responses_run_on_and_measure_false_positives(coin_config):
 
 def test_the_critic_is_trained_alone_first_on_responses_that_run_on(coin_config, tmp_path):
     config = coin_config().training(value_pretraining_iterations=2)
-    config.early_stopping(rule="value_only", beta=50.0, warmup_patience=1, stop_credit="audited", shadow_fraction=0.2)
+    config.early_stopping(rule="value_only", beta=0.05, warmup_patience=1, stop_credit="audited", shadow_fraction=0.2)
     algo = build(config)
     start = weights(algo)
     algo.train()

@@ -428,7 +428,7 @@ def test_the_limit_of_the_gradient_grows_with_the_weights_of_audits(config: ESPO
 @pytest.mark.parametrize("critic", ["shared", "separate"])
 def test_pretraining_touches_nothing_but_the_critic(config: ESPOConfig, critic: str) -> None:
     config.language_model(critic=critic).training(
-        value_pretraining_iterations=1, weight_decay=0.5, num_epochs=2, use_kl_loss=True, kl_coeff=0.5
+        value_pretraining_iterations=1, weight_decay=0.5, num_epochs=2, use_kl_loss=True, kl_coeff=0.5, kl_target=1e-6
     )
     # Every response runs on then, and stands for itself.
     config.early_stopping(stop_credit="audited", shadow_fraction=0.5)
