@@ -6,6 +6,7 @@
 - ``espo grade``: grades a file of responses.
 - ``espo play``: a person plays the token environment.
 - ``espo report``: table, curves and a page of responses of runs.
+- ``espo reproduce``: methods x task families x seeds.
 
 Each command imports what it needs by itself, so that ``espo --help`` need not wait for torch.
 """
@@ -24,9 +25,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from espo_algo.commands.reproduce_command import reproduce
+
 app = typer.Typer(
     help="Early-stopping PPO for reasoning language models.", no_args_is_help=True, pretty_exceptions_enable=False
 )
+app.command()(reproduce)
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML or JSON file; its sections are ESPOConfig's methods.")]
 Seed = Annotated[int, typer.Option(min=0)]

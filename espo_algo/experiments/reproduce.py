@@ -1,0 +1,163 @@
+"""Runs of a comparison through Ray Tune, and what comes out of them.
+
+- :func:`reproduce`: trains what is not there yet, as many at once as the machine bears, then writes the results.
+- :func:`describe`: what it would do, and about how long it takes.
+
+A trial is one training run with its evaluations, in one process with one thread; when it is done it writes a file, and
+what has its file is not run again. Trials write on the disk of the machine that they run on: it is for one machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+from transformers.utils.logging import disable_progress_bar
+
+from espo_algo.evaluation.report import format_table
+from espo_algo.experiments.plan import RunPlan, read_run, unfinished, write_run
+from espo_algo.experiments.run import numbers, train
+from espo_algo.experiments.starts import make_start
+from espo_algo.experiments.tables import write_results
+
+__all__ = ["RUNS", "describe", "reproduce"]
+
+RUNS = "runs"
+"""Name of the folder of the runs' files."""
+
+
+def reproduce(
+    plans: Sequence[RunPlan], output: Path, starts: Path, workers: int, say: Callable[[str], None] = print
+) -> list[Path]:
+    """Trains what is not there yet, then writes the results.
+
+    Args:
+        plans: The runs.
+        output: Folder of the results.
+        starts: Folder of the models that runs start from; made where they are not there yet.
+        workers: Runs at once.
+        say: Takes a line for each run that is done.
+
+    Returns:
+        The files of the results.
+
+    Raises:
+        ValueError: If there are files of other runs under the same names.
+        RuntimeError: If runs failed; the others are done, and a second call goes on.
+    """
+    folder = (output / RUNS).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    starts = starts.resolve()
+    if missing := unfinished(plans, folder):
+        for task, sft_steps in dict.fromkeys((plan.task, plan.sft_steps) for plan in missing):
+            make_start(task, starts, sft_steps)
+    if not ray.is_initialized():
+        ray.init(num_cpus=workers, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    progress = _Progress(len(missing), say)
+    # Baselines first: their tokens are the others' budgets.
+    for plans_of_phase in (
+        [plan for plan in missing if plan.baseline is None],
+        [plan for plan in missing if plan.baseline is not None],
+    ):
+        trials = [{"plan": _with_budget(plan, folder), "folder": folder, "starts": starts} for plan in plans_of_phase]
+        if trials:
+            _run(trials, output, workers, progress)
+    if progress.failed:
+        raise RuntimeError(f"expected {len(missing)} runs, {len(progress.failed)} failed: {'; '.join(progress.failed)}")
+    return write_results(folder, output)
+
+
+def describe(plans: Sequence[RunPlan], output: Path, workers: int) -> str:
+    """A table of the runs, and about how long those that are not done take."""
+    todo = unfinished(plans, output / RUNS)
+    rows, total = [], 0.0
+    for family, arm in dict.fromkeys((plan.family, plan.arm) for plan in plans):
+        own = [plan for plan in plans if (plan.family, plan.arm) == (family, arm)]
+        missing, minutes = [plan for plan in own if plan in todo], own[0].minutes()
+        rows.append([family, arm, str(own[0].schedule.iterations), str(len(own)), str(len(missing)), f"{minutes:.1f}"])
+        total += minutes * len(missing)
+    table = format_table(["family", "arm", "iterations", "runs", "to do", "minutes each"], rows)
+    return (
+        f"{table}\n{len(todo)} runs to do: about {total / workers:.0f} minutes with {workers} at once, and the starts"
+    )
+
+
+def _with_budget(plan: RunPlan, folder: Path) -> RunPlan:
+    if plan.baseline is None:
+        return plan
+    baseline = read_run(folder / f"{replace(plan, arm=plan.baseline).name}.json")
+    return replace(plan, schedule=replace(plan.schedule, token_budget=baseline["at_updates"]["tokens"]))
+
+
+def _run(trials: list[dict[str, Any]], output: Path, workers: int, progress: _Progress) -> None:
+    tuner = tune.Tuner(
+        tune.with_resources(_trial, {"cpu": 1}),
+        param_space={"trial": tune.grid_search(trials)},
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=workers,
+            reuse_actors=True,  # the next run does not import everything again
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
+        ),
+        run_config=tune.RunConfig(
+            name=time.strftime("%Y%m%d-%H%M%S"),
+            storage_path=str((output / "tune").resolve()),
+            callbacks=[progress],
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+def _trial(config: dict[str, Any]) -> dict[str, float]:
+    """One training run with its evaluations; Tune calls this in a process of its own."""
+    trial = config["trial"]
+    plan: RunPlan = trial["plan"]
+    torch.set_num_threads(1)
+    disable_progress_bar()
+    logging.getLogger("ray.rllib").setLevel(logging.ERROR)
+    started = time.perf_counter()
+    run = train(plan.config(trial["starts"]), plan.name, plan.schedule, progress=False)
+    content = {
+        "plan": plan.record(),
+        "token_budget": plan.schedule.token_budget,
+        **numbers(run),
+        "seconds": time.perf_counter() - started,
+    }
+    write_run(trial["folder"] / f"{plan.name}.json", content)
+    return {
+        "sampled": run.at_updates.sampled.accuracy,
+        "greedy": run.at_updates.greedy.accuracy,
+        "tokens": run.at_updates.tokens,
+        "seconds": content["seconds"],
+    }
+
+
+def _name(trial: Any) -> str:
+    return str(trial.config["trial"]["plan"].name)
+
+
+class _Progress(tune.Callback):
+    """A line for each run that is done."""
+
+    def __init__(self, total: int, say: Callable[[str], None]) -> None:
+        self.total, self.done, self.say = total, 0, say
+        self.failed: list[str] = []
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.done += 1
+        now = trial.last_result
+        self.say(
+            f"{self.done} of {self.total}: {_name(trial)}: sampled {now['sampled']:.3f}, greedy {now['greedy']:.3f}, "
+            f"{now['tokens'] / 1e3:.1f}k tokens, {now['seconds']:.0f} s"
+        )
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.failed.append(f"{_name(trial)} (see {trial.error_file})")
