@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from espo_algo.commands.terminal import messages
+
 __all__ = ["reproduce"]
 
 _DEFAULT: dict[str, Any] = {"families": "arithmetic,cycle", "arms": "espo", "seeds": "100-102"}
@@ -58,7 +60,7 @@ def reproduce(
     given |= {"problems": problems, "every": every, "sft_steps": sft_steps}
     chosen = preset | {name: value for name, value in given.items() if value is not None}
     number = chosen.get("problems", 2048)
-    try:
+    with messages():
         plans = make_plans(
             _names(chosen["families"], [*FAMILIES]),
             _names(chosen["arms"], [*ARMS]),
@@ -74,11 +76,13 @@ def reproduce(
             return
         # Starts of few supervised updates must not take the place of the real ones.
         where = starts or (output if chosen.get("sft_steps") else Path(OUTPUT))
-        for file in run(plans, output, where, workers, typer.echo):
+        files, failed = run(plans, output, where, workers, typer.echo)
+        for file in files:
             typer.echo(f"results: {file}")
-    except (ValueError, RuntimeError, ImportError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
+        for line in failed:
+            typer.echo(f"error: failed: {line}", err=True)
+        if failed:
+            raise typer.Exit(1)
 
 
 def _names(text: str, known: list[str]) -> list[str]:

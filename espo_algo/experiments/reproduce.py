@@ -35,7 +35,7 @@ RUNS = "runs"
 
 def reproduce(
     plans: Sequence[RunPlan], output: Path, starts: Path, workers: int, say: Callable[[str], None] = print
-) -> list[Path]:
+) -> tuple[list[Path], list[str]]:
     """Trains what is not there yet, then writes the results.
 
     Args:
@@ -46,15 +46,15 @@ def reproduce(
         say: Takes a line for each run that is done.
 
     Returns:
-        The files of the results.
+        The files of the results, and what failed; a second call tries these again.
 
     Raises:
         ValueError: If there are files of other runs under the same names.
-        RuntimeError: If runs failed; the others are done, and a second call goes on.
     """
     folder = (output / RUNS).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     starts = starts.resolve()
+    disable_progress_bar()  # transformers' own, for each file it loads
     if missing := unfinished(plans, folder):
         for task, sft_steps in dict.fromkeys((plan.task, plan.sft_steps) for plan in missing):
             make_start(task, starts, sft_steps)
@@ -62,16 +62,11 @@ def reproduce(
         ray.init(num_cpus=workers, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     progress = _Progress(len(missing), say)
     # Baselines first: their tokens are the others' budgets.
-    for plans_of_phase in (
-        [plan for plan in missing if plan.baseline is None],
-        [plan for plan in missing if plan.baseline is not None],
-    ):
-        trials = [{"plan": _with_budget(plan, folder), "folder": folder, "starts": starts} for plan in plans_of_phase]
-        if trials:
-            _run(trials, output, workers, progress)
-    if progress.failed:
-        raise RuntimeError(f"expected {len(missing)} runs, {len(progress.failed)} failed: {'; '.join(progress.failed)}")
-    return write_results(folder, output)
+    for first in (True, False):
+        trials = [_with_budget(plan, folder) for plan in missing if (plan.baseline is None) is first]
+        if trials := [plan for plan in trials if plan is not None]:
+            _run(trials, folder, starts, workers, progress)
+    return write_results(folder, output), progress.failed
 
 
 def describe(plans: Sequence[RunPlan], output: Path, workers: int) -> str:
@@ -89,17 +84,21 @@ def describe(plans: Sequence[RunPlan], output: Path, workers: int) -> str:
     )
 
 
-def _with_budget(plan: RunPlan, folder: Path) -> RunPlan:
+def _with_budget(plan: RunPlan, folder: Path) -> RunPlan | None:
+    """The plan with its baseline's tokens; None where the baseline has failed."""
     if plan.baseline is None:
         return plan
-    baseline = read_run(folder / f"{replace(plan, arm=plan.baseline).name}.json")
-    return replace(plan, schedule=replace(plan.schedule, token_budget=baseline["at_updates"]["tokens"]))
+    baseline = folder / f"{replace(plan, arm=plan.baseline).name}.json"
+    if not baseline.exists():
+        return None
+    return replace(plan, schedule=replace(plan.schedule, token_budget=read_run(baseline)["at_updates"]["tokens"]))
 
 
-def _run(trials: list[dict[str, Any]], output: Path, workers: int, progress: _Progress) -> None:
-    tuner = tune.Tuner(
-        tune.with_resources(_trial, {"cpu": 1}),
-        param_space={"trial": tune.grid_search(trials)},
+def _run(plans: list[RunPlan], folder: Path, starts: Path, workers: int, progress: _Progress) -> None:
+    trainable = tune.with_parameters(_trial, plans={plan.name: plan for plan in plans}, folder=folder, starts=starts)
+    tune.Tuner(
+        tune.with_resources(trainable, {"cpu": 1}),
+        param_space={"run": tune.grid_search([plan.name for plan in plans])},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=workers,
             reuse_actors=True,  # the next run does not import everything again
@@ -108,40 +107,35 @@ def _run(trials: list[dict[str, Any]], output: Path, workers: int, progress: _Pr
         ),
         run_config=tune.RunConfig(
             name=time.strftime("%Y%m%d-%H%M%S"),
-            storage_path=str((output / "tune").resolve()),
+            storage_path=str(folder.parent / "tune"),
             callbacks=[progress],
             verbose=0,
         ),
-    )
-    tuner.fit()
+    ).fit()
 
 
-def _trial(config: dict[str, Any]) -> dict[str, float]:
+def _trial(config: dict[str, str], plans: dict[str, RunPlan], folder: Path, starts: Path) -> dict[str, float]:
     """One training run with its evaluations; Tune calls this in a process of its own."""
-    trial = config["trial"]
-    plan: RunPlan = trial["plan"]
+    plan = plans[config["run"]]
     torch.set_num_threads(1)
     disable_progress_bar()
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     started = time.perf_counter()
-    run = train(plan.config(trial["starts"]), plan.name, plan.schedule, progress=False)
-    content = {
-        "plan": plan.record(),
-        "token_budget": plan.schedule.token_budget,
-        **numbers(run),
-        "seconds": time.perf_counter() - started,
-    }
-    write_run(trial["folder"] / f"{plan.name}.json", content)
+    run = train(plan.config(starts), plan.name, plan.schedule, progress=False)
+    seconds = time.perf_counter() - started
+    content = {"plan": plan.record(), "token_budget": plan.schedule.token_budget, **numbers(run), "seconds": seconds}
+    write_run(folder / f"{plan.name}.json", content)
+    measured = run.at_updates
     return {
-        "sampled": run.at_updates.sampled.accuracy,
-        "greedy": run.at_updates.greedy.accuracy,
-        "tokens": run.at_updates.tokens,
-        "seconds": content["seconds"],
+        "sampled": measured.sampled.accuracy,
+        "greedy": measured.greedy.accuracy,
+        "tokens": measured.tokens,
+        "seconds": seconds,
     }
 
 
 def _name(trial: Any) -> str:
-    return str(trial.config["trial"]["plan"].name)
+    return str(trial.config["run"])
 
 
 class _Progress(tune.Callback):

@@ -185,13 +185,21 @@ def train(config: ESPOConfig, name: str, schedule: Schedule, progress: bool = Tr
 def measure(policy: Policy, iteration: int, tokens: float, schedule: Schedule) -> Measurement:
     """A policy's evaluations on all problems: sampled at temperatures 1 and 0.6, and greedy."""
     config = for_evaluation(policy.config)
-    several = {"num_problems": schedule.problems, "rollouts_per_prompt": schedule.samples}
+    problems, samples = schedule.problems, schedule.samples
     return Measurement(
         iteration,
         tokens,
-        sampled=evaluate_policy(config, policy.model, policy.early_stopping, stops="mark", **several),
-        cool=evaluate_policy(config, policy.model, sampling=COOL, stops="off", **several),
-        greedy=evaluate_policy(config, policy.model, sampling=GREEDY, stops="off", num_problems=schedule.problems),
+        sampled=evaluate_policy(
+            config,
+            policy.model,
+            policy.early_stopping,
+            num_problems=problems,
+            rollouts_per_prompt=samples,
+        ),
+        cool=evaluate_policy(
+            config, policy.model, num_problems=problems, rollouts_per_prompt=samples, sampling=COOL, stops="off"
+        ),
+        greedy=evaluate_policy(config, policy.model, num_problems=problems, sampling=GREEDY, stops="off"),
     )
 
 

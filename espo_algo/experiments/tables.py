@@ -82,7 +82,8 @@ def _about(runs: Sequence[dict[str, Any]]) -> list[str]:
         + ".",
         "",
         "Tokens are all rollout tokens until the last planned update, in thousands; length is that of training "
-        "responses. Equal tokens: the last iteration within the tokens that the baseline of the same seed had used at its end.",
+        "responses. Equal tokens: the last iteration within the tokens that the baseline of the same seed had used at "
+        "its end.",
     ]
 
 
