@@ -15,11 +15,11 @@ __all__ = ["reproduce"]
 _DEFAULT: dict[str, Any] = {"families": "arithmetic,cycle", "arms": "espo", "seeds": "100-102"}
 _FULL: dict[str, Any] = {"families": "all", "arms": "all", "seeds": "100-104"}
 _SMOKE: dict[str, Any] = {
-    "families": "cycle",
+    "families": "arithmetic",
     "arms": "espo",
     "seeds": "0-1",
     "iterations": 2,
-    "problems": 32,
+    "problems": 16,
     "every": 1,
     "sft_steps": 3,
 }
