@@ -72,6 +72,7 @@ ARMS = {
 FAMILIES = {
     "arithmetic": Family("arithmetic", note="failures end about as early as right answers: the honest hard case"),
     "arithmetic_8": Family("arithmetic", {"rollouts_per_prompt": 8}, note="8 responses to a prompt, as in the paper"),
+    "long_chains": Family("long_chains", iterations=50, note="100 tokens and more, of which an early slip wastes most"),
     "walk": Family("walk", note="failed walks are hardly longer than right ones"),
     "cycle": Family(
         "cycle", {"target_stop_rate": 0.4}, note="built in favour of stopping early: a wrong step often never arrives"
