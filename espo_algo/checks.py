@@ -41,6 +41,7 @@ _CHOICES = (
 _LOWEST = (
     ("generation", "max_new_tokens", 1),
     ("generation", "rollouts_per_prompt", 1),
+    ("generation", "dynamic_sampling_rounds", 0),
     ("training", "max_tokens_per_microbatch", 1),
     ("training", "importance_weight_cap", 1),
     ("training", "value_pretraining_iterations", 0),
@@ -232,6 +233,18 @@ def _check_engine(config: ESPOConfig, kind: EngineKind) -> None:
 def _check_batch(config: ESPOConfig) -> None:
     if not 0.0 <= config.shadow_fraction <= 1.0:
         _refuse(config, f"expected .early_stopping(shadow_fraction) in [0, 1], got {config.shadow_fraction}")
+    if config.clip_param_high is not None and config.clip_param_high < config.clip_param:
+        _refuse(
+            config,
+            f"expected .training(clip_param_high) of at least clip_param ({config.clip_param}) or None, got "
+            f"{config.clip_param_high}",
+        )
+    if config.dynamic_sampling_rounds and config.rollouts_per_prompt < 2:
+        _refuse(
+            config,
+            f"expected .generation(rollouts_per_prompt) >= 2 with dynamic_sampling_rounds="
+            f"{config.dynamic_sampling_rounds}: one response has no spread, got {config.rollouts_per_prompt}",
+        )
     prompts, rest = divmod(config.total_train_batch_size, config.rollouts_per_prompt)
     if rest:
         _refuse(

@@ -98,6 +98,7 @@ class ESPOConfig(PPOConfig):
         self.weight_transfer: str | None = None
         self.max_new_tokens = 8192
         self.rollouts_per_prompt = 1
+        self.dynamic_sampling_rounds = 0
         self.temperature = 1.0
         self.top_p = 1.0
         self.top_k = 0
@@ -133,6 +134,9 @@ class ESPOConfig(PPOConfig):
         self.weight_decay = 0.0
         self.advantage_estimator = "gae"
         self.normalize_advantages = True
+        self.clip_param_high: float | None = None
+        self.overlong_buffer = 0
+        self.overlong_penalty = 1.0
         self.max_tokens_per_microbatch = 2048
         self.importance_weight_cap: float | None = None
         # .fault_tolerance()
@@ -174,6 +178,7 @@ class ESPOConfig(PPOConfig):
         weight_transfer: str | None = NotProvided,
         max_new_tokens: int = NotProvided,
         rollouts_per_prompt: int = NotProvided,
+        dynamic_sampling_rounds: int = NotProvided,
         temperature: float = NotProvided,
         top_p: float = NotProvided,
         top_k: int = NotProvided,
@@ -191,6 +196,9 @@ class ESPOConfig(PPOConfig):
                 GPUs; ``"ipc"``, from learners on the same GPUs.
             max_new_tokens: Horizon ``T_max`` of a response; 8192 in the paper.
             rollouts_per_prompt: Responses to each problem in a batch; 8 in the paper.
+            dynamic_sampling_rounds: Prompts whose responses all have the same reward are dropped, and others sampled in
+                their place, in at most so many further rounds; what is missing then is filled up with dropped ones. 0
+                for none; 9 in DAPO's code (ten in all; Yu et al. 2025, arXiv 2503.14476).
             temperature: Sampling temperature, in rollouts and in the loss alike; 1 in the paper.
             top_p: Nucleus sampling. In evaluation only: in training it would bias PPO's ratio.
             top_k: In evaluation only, as ``top_p``; 0 is off.
@@ -202,6 +210,7 @@ class ESPOConfig(PPOConfig):
             weight_transfer=weight_transfer,
             max_new_tokens=max_new_tokens,
             rollouts_per_prompt=rollouts_per_prompt,
+            dynamic_sampling_rounds=dynamic_sampling_rounds,
             temperature=temperature,
             top_p=top_p,
             top_k=top_k,
@@ -293,6 +302,9 @@ class ESPOConfig(PPOConfig):
         weight_decay: float = NotProvided,
         advantage_estimator: str = NotProvided,
         normalize_advantages: bool = NotProvided,
+        clip_param_high: float | None = NotProvided,
+        overlong_buffer: int = NotProvided,
+        overlong_penalty: float = NotProvided,
         max_tokens_per_microbatch: int = NotProvided,
         importance_weight_cap: float | None = NotProvided,
         **kwargs: Any,
@@ -311,6 +323,11 @@ class ESPOConfig(PPOConfig):
             advantage_estimator: ``"gae"`` (the paper), ``"group"`` (GRPO's: rewards against those of the same prompt),
                 or one of your own, see :mod:`espo_algo.learning.advantages`.
             normalize_advantages: Mean 0 and variance 1 over all tokens of all learners.
+            clip_param_high: Width of the clip above a ratio of 1, where ``clip_param`` is the one below (DAPO's
+                clip-higher, 0.28 beside 0.2, arXiv 2503.14476); None for the same.
+            overlong_buffer: Tokens before the horizon over which a response's reward falls by up to
+                ``overlong_penalty`` (DAPO's soft overlong punishment, 4096 of 20480); 0 for none.
+            overlong_penalty: Reward lost at the horizon; 1 in DAPO, whose rewards are -1 and 1, so 0.5 beside 0 and 1.
             max_tokens_per_microbatch: Tokens, padding included, that go through the model at once; gradients are
                 accumulated over the micro-batches of a minibatch. What the memory of an update depends on.
             importance_weight_cap: Weight each token's loss with ``min(pi_learner / pi_sampler, cap)``, which corrects
@@ -326,6 +343,9 @@ class ESPOConfig(PPOConfig):
             weight_decay=weight_decay,
             advantage_estimator=advantage_estimator,
             normalize_advantages=normalize_advantages,
+            clip_param_high=clip_param_high,
+            overlong_buffer=overlong_buffer,
+            overlong_penalty=overlong_penalty,
             max_tokens_per_microbatch=max_tokens_per_microbatch,
             importance_weight_cap=importance_weight_cap,
         )
@@ -446,6 +466,9 @@ class ESPOConfig(PPOConfig):
             stop_credit=self.stop_credit,
             audit_fraction=self.shadow_fraction,
             audit_weighting=self.audit_weighting,
+            horizon=self.max_new_tokens,
+            overlong_buffer=self.overlong_buffer,
+            overlong_penalty=self.overlong_penalty,
         )
 
     @property

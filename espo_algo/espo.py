@@ -40,6 +40,7 @@ from espo_algo.learning.batching import WholeEpisodeTrainingData
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.metrics import log_rollouts
 from espo_algo.policy import Policy
+from espo_algo.rollout.dynamic_sampling import choose_batch, log_dropped, with_spread
 from espo_algo.rollout.engines import get_engine
 from espo_algo.rollout.env_runner import ESPOEnvRunner
 from espo_algo.rollout.plans import Planner, ResponsePlan
@@ -80,44 +81,65 @@ class ESPO(PPO):
         """One iteration: sample, update, adapt, synchronise."""
         with self._timer(ENV_RUNNER_SAMPLING_TIMER):
             # The engines stop a response where its regret outgrows what the critic's value allows.
-            self.latest_episodes = episodes = self._sample()
+            sampled = self._sample()
+            self.latest_episodes = episodes = self._choose(sampled)
         with self._weights_lock:  # evaluation beside training sends whole weights, or waits
             with self._timer(LEARNER_UPDATE_TIMER):
                 # PPO sees shorter responses; what stands behind their end is `stop_credit`.
                 self._update(episodes)
             # Statistics, tolerance and warm-up for the next batch; frozen while it is collected.
-            self._adapt(episodes)
+            self._adapt(sampled)
         with self._timer(SYNCH_WORKER_WEIGHTS_TIMER):
             self.send_weights(self.env_runner_group)
             if self.config.evaluation_parallel_to_training and self.eval_env_runner_group is not None:
                 self.send_weights(self.eval_env_runner_group)  # for the evaluation beside the next iteration
 
     def _sample(self) -> list[TokenEpisode]:
-        """Collects a batch of responses from all runners, and logs their metrics.
+        """Collects responses from all runners, and logs their metrics.
+
+        Returns:
+            A batch; with dynamic sampling also those that were sampled in the place of others.
 
         Raises:
             RuntimeError: If several rounds in a row brought nothing.
         """
-        planner = self._planner
-        if self.config.value_pretraining_iterations and self._ask_learners(lambda learner: learner.pretrains_critic)[0]:
-            planner = replace(planner, shadow_fraction=1.0)  # every response runs on
-        for _ in range(self.config.max_empty_rounds):
-            first, self._responses_planned = (
-                self._responses_planned,
-                self._responses_planned + self.config.total_train_batch_size,
-            )
-            plans = planner.plans(range(first, self._responses_planned))
-            episodes = list(self.collect(self.env_runner_group, plans).values())
-            self.metrics.log_value("num_missing_episodes_lifetime", len(plans) - len(episodes), reduce="lifetime_sum")
-            trainable = [episode for episode in episodes if episode.is_trainable]
-            log_rollouts(self.metrics, episodes, key=(ENV_RUNNER_RESULTS,))
-            if len({episode.group for episode in trainable}) >= max(1, self.config.num_learners):
-                return trainable
+        config, planner, episodes = self.config, self._planner, list[TokenEpisode]()
+        size, further_rounds = config.total_train_batch_size, config.dynamic_sampling_rounds
+        if config.value_pretraining_iterations and self._ask_learners(lambda learner: learner.pretrains_critic)[0]:
+            # The critic learns from all responses, and every one runs on.
+            planner, further_rounds = replace(planner, shadow_fraction=1.0), 0
+        for _ in range(config.max_empty_rounds):
+            episodes += self._collect_next(planner, size)
+            if len({episode.group for episode in episodes if episode.is_trainable}) >= max(1, config.num_learners):
+                break
             self.restore_env_runners(self.env_runner_group)
-        raise RuntimeError(
-            f"expected responses to train on, got none in {self.config.max_empty_rounds} rounds of "
-            f"{len(plans)}; lost to {sorted({e.error for e in episodes if e.error})}; see the runners' logs"
-        )
+        else:
+            raise RuntimeError(
+                f"expected responses to train on, got none in {config.max_empty_rounds} rounds of "
+                f"{size}; lost to {sorted({e.error for e in episodes if e.error})}; see the runners' logs"
+            )
+        for _ in range(further_rounds):
+            teaching = with_spread([episode for episode in episodes if episode.is_trainable])
+            if not (prompts := (size - len(teaching)) // config.rollouts_per_prompt):
+                break
+            episodes += self._collect_next(planner, prompts * config.rollouts_per_prompt)
+        log_rollouts(self.metrics, episodes, key=(ENV_RUNNER_RESULTS,))
+        return [episode for episode in episodes if episode.is_trainable]
+
+    def _collect_next(self, planner: Planner, count: int) -> list[TokenEpisode]:
+        """The next responses of the run; those of runners that died are missing, and counted."""
+        first, self._responses_planned = self._responses_planned, self._responses_planned + count
+        episodes = self.collect(self.env_runner_group, planner.plans(range(first, self._responses_planned)))
+        self.metrics.log_value("num_missing_episodes_lifetime", count - len(episodes), reduce="lifetime_sum")
+        return [*episodes.values()]
+
+    def _choose(self, sampled: list[TokenEpisode]) -> list[TokenEpisode]:
+        """What the iteration learns from, where dynamic sampling has brought more."""
+        if not self.config.dynamic_sampling_rounds:
+            return sampled
+        batch = choose_batch(sampled, self.config.total_train_batch_size)
+        log_dropped(self.metrics, sampled, batch)
+        return batch
 
     def _update(self, episodes: list[TokenEpisode]) -> None:
         """PPO on whole responses."""

@@ -4,6 +4,7 @@
 - :class:`CreditSettings`: everything that credit depends on beside the responses.
 - :class:`Responses`: a learner's share of a batch, as arrays.
 - :class:`Credit`, :func:`assign_credit`: advantages, value targets and weights of its tokens.
+- :func:`overlong_penalties`: DAPO's penalty near the horizon (Yu et al. 2025, arXiv 2503.14476).
 
 Audited stops. A response is audited with probability ``p``, by a draw ``B`` of its own that is made before it is
 written: it runs on behind its mark, and the others end there. With ``V`` of the state behind the marked token and the
@@ -49,6 +50,9 @@ class CreditSettings:
         stop_credit: What stands behind a stop.
         audit_fraction: ``p``, the share of the responses that run on behind a mark.
         audit_weighting: What they count for with ``stop_credit="audited"``.
+        horizon: Tokens that a response may have.
+        overlong_buffer: Tokens before the horizon over which a penalty grows; 0 for none.
+        overlong_penalty: The penalty at the horizon.
     """
 
     gamma: float = 1.0
@@ -57,6 +61,9 @@ class CreditSettings:
     stop_credit: StopCredit = "reward"
     audit_fraction: float = 0.0
     audit_weighting: AuditWeighting = "inverse"
+    horizon: int = 1
+    overlong_buffer: int = 0
+    overlong_penalty: float = 1.0
 
     def __post_init__(self) -> None:
         if self.stop_credit == "audited" and not 0.0 < self.audit_fraction <= 1.0:
@@ -66,6 +73,12 @@ class CreditSettings:
             )
         if not 0.0 <= self.critic_lambda <= 1.0:
             raise ValueError(f"expected critic_lambda in [0, 1], got {self.critic_lambda}")
+        if not 0 <= self.overlong_buffer <= self.horizon:
+            raise ValueError(
+                f"expected overlong_buffer in [0, {self.horizon}] (max_new_tokens), got {self.overlong_buffer}"
+            )
+        if not self.overlong_penalty >= 0.0:
+            raise ValueError(f"expected overlong_penalty >= 0, got {self.overlong_penalty}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +181,22 @@ def audit_weight(settings: CreditSettings, marked: float, audited: float) -> flo
     return marked / audited if audited else 1.0
 
 
+def overlong_penalties(lengths: NDArray[np.integer], horizon: int, buffer: int, penalty: float) -> Floats:
+    """What responses lose for their length: nothing up to ``horizon - buffer`` tokens, then more with every token.
+
+    Args:
+        lengths: Tokens, shape (n,).
+        horizon: Where the loss is ``penalty``.
+        buffer: Tokens over which it grows, 0 for no loss.
+        penalty: >= 0.
+
+    Returns:
+        Shape (n,), >= 0.
+    """
+    into = np.clip(lengths - (horizon - buffer), 0, buffer)
+    return (penalty * into / max(buffer, 1)).astype(np.float32)
+
+
 def assign_credit(
     responses: Responses, estimator: AdvantageEstimator, settings: CreditSettings, weight: float = 1.0
 ) -> Credit:
@@ -180,9 +209,11 @@ def assign_credit(
         weight: What an audited response counts for, from :func:`audit_weight`.
     """
     unknown = responses.stopped & (settings.stop_credit != "reward")
+    lengths = np.array([len(v) for v in responses.values])
+    lost = overlong_penalties(lengths, settings.horizon, settings.overlong_buffer, settings.overlong_penalty)
     plain = AdvantageInputs(
         responses.values,
-        responses.rewards,
+        responses.rewards - lost,
         # Terminal means terminal: nothing is bootstrapped behind it.
         np.where(responses.truncated | unknown, responses.last_values, np.float32(0.0)),
         responses.groups,
@@ -196,7 +227,6 @@ def assign_credit(
     advantages = unweighted
     if weight != 1.0:
         advantages, _ = estimator(replace(plain, tail_weight=weight))
-    lengths = [len(v) for v in responses.values]
     policy_weights = [np.ones(length, np.float32) for length in lengths]
     critic_weights = [np.ones(length, np.float32) for length in lengths]
     if settings.stop_credit == "audited":

@@ -209,7 +209,7 @@ class ESPOLearner(PPOTorchLearner):
         logprobs, values = fwd_out[Columns.ACTION_LOGP], fwd_out[Columns.VF_PREDS]
         old_logprobs = batch.columns[Columns.ACTION_LOGP]
         policy_loss, clipped = clipped_policy_loss(
-            logprobs, old_logprobs, batch.columns["advantages"], config.clip_param
+            logprobs, old_logprobs, batch.columns["advantages"], config.clip_param, config.clip_param_high
         )
         if config.importance_weight_cap is not None:
             policy_loss = policy_loss * truncated_importance_weights(

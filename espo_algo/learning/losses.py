@@ -17,7 +17,7 @@ __all__ = ["clipped_policy_loss", "clipped_value_loss", "kl_estimate", "truncate
 
 
 def clipped_policy_loss(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip: float
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip: float, clip_high: float | None = None
 ) -> tuple[Tensor, Tensor]:
     """PPO's surrogate, to be minimised.
 
@@ -25,14 +25,15 @@ def clipped_policy_loss(
         logprobs: Of the policy that is trained, shape (N,), nats.
         old_logprobs: Of the policy before the update, shape (N,).
         advantages: Shape (N,).
-        clip: Width of the trust region around a ratio of 1.
+        clip: Width of the trust region below a ratio of 1, and above it.
+        clip_high: Width above it, where that is another (DAPO's clip-higher, Yu et al. 2025, arXiv 2503.14476).
 
     Returns:
         Loss of each token and whether the clip held its gradient back, each of shape (N,).
     """
     ratio = (logprobs - old_logprobs).exp()
     plain = -advantages * ratio
-    bounded = -advantages * ratio.clamp(1 - clip, 1 + clip)
+    bounded = -advantages * ratio.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high))
     return torch.maximum(plain, bounded), bounded > plain
 
 

@@ -192,13 +192,13 @@ def test_the_critic_is_trained_alone_first_on_responses_that_run_on(coin_config,
     policy = {name for name in start if name.startswith("model.policy")}
     assert_same({name: start[name] for name in policy}, {name: after[name] for name in policy})
     assert not np.array_equal(start["model.value_head.weight"], after["model.value_head.weight"])
-    # Warm-up is over, and the rule marks everything.
-    assert result["env_runners"]["early_stopping"]["stop_rate"] > 0.9
+    # Warm-up is over, and the rule marks everything that does not end with its first token.
+    assert result["env_runners"]["early_stopping"]["stop_rate"] > 0.5
     assert result["env_runners"]["stop_reason"]["regret"] == 0
     sampled = result["env_runners"]["num_env_steps_sampled"]
     result = algo.train()
     assert result["env_runners"]["num_env_steps_sampled_lifetime"] > sampled
-    assert result["env_runners"]["stop_reason"]["regret"] > 0.5
+    assert result["env_runners"]["stop_reason"]["regret"] > 0.3
     assert result["learners"]["default_policy"]["audit_variance_ratio"] > 1
     third = weights(algo)
     assert not all(np.array_equal(after[name], third[name]) for name in policy)

@@ -12,7 +12,14 @@ from hand_made import make_episode
 from torch import Tensor
 
 from espo_algo.learning.advantages import generalized_advantages
-from espo_algo.learning.credit import Credit, CreditSettings, Responses, assign_credit, audit_weight
+from espo_algo.learning.credit import (
+    Credit,
+    CreditSettings,
+    Responses,
+    assign_credit,
+    audit_weight,
+    overlong_penalties,
+)
 from espo_algo.learning.losses import clipped_policy_loss, clipped_value_loss
 from espo_env.types import StopReason
 
@@ -289,3 +296,13 @@ def test_weights_of_an_audit() -> None:
     assert audit_weight(normalised, 10, 4) == 2.5
     assert audit_weight(normalised, 10, 0) == 1.0
     assert audit_weight(CreditSettings(audit_fraction=0.25), 10, 4) == 1.0
+
+
+def test_long_responses_lose_reward_token_by_token() -> None:
+    lengths = np.array([1, 6, 7, 8, 10])
+    np.testing.assert_allclose(overlong_penalties(lengths, 10, 4, 0.5), [0, 0, 0.125, 0.25, 0.5])
+    assert not overlong_penalties(lengths, 10, 0, 0.5).any()
+    settings = CreditSettings(horizon=4, overlong_buffer=2, overlong_penalty=1.0)
+    credit = assign_credit(batch(), generalized_advantages, settings)
+    # Of 4, 2 and 2 tokens, rewards 1, 0 and 0.
+    assert [float(t[-1]) for t in credit.targets] == [0.0, 0.0, 0.0]

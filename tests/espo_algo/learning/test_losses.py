@@ -25,6 +25,15 @@ def test_policy_loss_by_hand() -> None:
     assert clipped.tolist() == [False, True, False, False, True, False]
 
 
+def test_the_clip_may_be_wider_above_a_ratio_of_one() -> None:
+    advantages = torch.tensor([2.0, 2.0, -2.0, 2.0], dtype=torch.float64)
+    loss, clipped = clipped_policy_loss(
+        logs(1.25, 1.5, 0.5, 0.5), torch.zeros(4, dtype=torch.float64), advantages, clip=0.2, clip_high=0.28
+    )
+    torch.testing.assert_close(loss, torch.tensor([-2.5, -2.56, 1.6, -1.0], dtype=torch.float64))
+    assert clipped.tolist() == [False, True, True, False]
+
+
 def test_policy_gradient_is_zero_exactly_where_the_clip_holds() -> None:
     logprobs = logs(1.5, 0.5, 1.5, 0.5, 1.0).requires_grad_()
     advantages = torch.tensor([2.0, -2.0, -2.0, 2.0, 3.0], dtype=torch.float64)
