@@ -40,11 +40,11 @@ _COLUMNS = ("iteration", "tokens", "accuracy", "response_length", "stop_rate", "
 
 
 def train(
-    file: Path,
     config: ESPOConfig,
     run: RunOptions,
-    interruption: Interruption,
     *,
+    file: Path | None = None,
+    interruption: Interruption | None = None,
     resume: bool = False,
     accept_changes: bool = False,
     skip_broken: bool = False,
@@ -53,9 +53,9 @@ def train(
     """Trains up to ``run.iterations``, or until it is interrupted.
 
     Args:
-        file: The configuration file, which is kept in the output folder.
-        config: What it says to train.
+        config: What to train.
         run: How long, and what to keep.
+        file: The configuration file that says so, which is kept in the output folder; None for one made in Python.
         interruption: The iteration in which it notes a signal is finished and saved.
         resume: Go on from the newest checkpoint in the output folder, if there is one.
         accept_changes: Go on though configuration or problems are others than the run's, or its log is incomplete.
@@ -72,7 +72,7 @@ def train(
         ValueError: If a run would go on with something else than before, naming it.
     """
     folder = Path(run.output)
-    log = RunLog(folder)
+    log, interruption = RunLog(folder), interruption or Interruption()
     with lock(folder / "lock"):
         started = bool(log.iterations() or list_checkpoints(folder))
         if started and not resume:

@@ -31,11 +31,11 @@ class RunSettings:
     """What training depends on.
 
     Attributes:
-        file: The configuration file.
+        file: The configuration file; None for a configuration made in Python, which is neither kept nor compared.
         num_problems: Training problems of its task.
     """
 
-    file: Path
+    file: Path | None
     num_problems: int
 
     def differences(self, folder: Path) -> list[str]:
@@ -44,11 +44,14 @@ class RunSettings:
         Returns:
             For each key that differs ``"section.key: old -> new"``.
         """
-        if (kept := _kept_file(folder)) is None:
-            return [f"configuration file: nothing in {str(folder)!r} -> {self.file}"]
         facts = folder / _FACTS
-        before = _flat(read_file(kept)) | (json.loads(facts.read_text("utf-8")) if facts.is_file() else {})
-        now = _flat(read_file(self.file)) | {_PROBLEMS: self.num_problems}
+        before: dict[str, Any] = json.loads(facts.read_text("utf-8")) if facts.is_file() else {}
+        now: dict[str, Any] = {_PROBLEMS: self.num_problems}
+        if self.file is not None:
+            if (kept := _kept_file(folder)) is None:
+                return [f"configuration file: nothing in {str(folder)!r} -> {self.file}"]
+            before |= _flat(read_file(kept))
+            now |= _flat(read_file(self.file))
         pairs = {name: (_shown(before, name), _shown(now, name)) for name in sorted(before.keys() | now.keys())}
         return [
             f"{name}: {old} -> {new}"
@@ -65,13 +68,15 @@ class RunSettings:
                 ``config-until-<iteration>``. None for a run that starts: there is nothing then that the other one
                 belongs to.
         """
+        write_text(folder / _FACTS, json.dumps({_PROBLEMS: self.num_problems}) + "\n")
+        if self.file is None:
+            return
         text = self.file.read_text("utf-8")
         kept, target = _kept_file(folder), folder / f"config{self.file.suffix}"
         if kept is not None and iteration is not None and kept.read_text("utf-8") != text:
             until = folder / f"config-until-{iteration:06d}{kept.suffix}"
             if not until.exists():  # else nothing was trained since with what is kept now
                 write_text(until, kept.read_text("utf-8"))
-        write_text(folder / _FACTS, json.dumps({_PROBLEMS: self.num_problems}) + "\n")
         write_text(target, text)
         if kept is not None and kept != target:
             kept.unlink()

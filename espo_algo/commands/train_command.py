@@ -36,10 +36,10 @@ def train(
         run = run if output is None else replace(run, output=str(output))
         with ray_started():
             folder = train_in_folder(
-                config,
                 settings,
                 run,
-                interruption,
+                file=config,
+                interruption=interruption,
                 resume=resume,
                 accept_changes=accept_changes,
                 skip_broken=skip_broken,

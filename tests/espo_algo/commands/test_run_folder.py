@@ -3,14 +3,17 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from coin_fixtures import coin_model  # noqa: F401 (fixture)
+from coin_fixtures import coin_config, coin_model  # noqa: F401 (fixtures)
 from coin_task import CoinTask
 from test_cli import espo, rows, write_config
 
-from espo_algo.commands.run_log import LOG
+from espo_algo.commands.config_file import RunOptions
+from espo_algo.commands.run_folder import train
+from espo_algo.commands.run_log import LOG, RunLog
 from espo_algo.lock import lock
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -116,3 +119,13 @@ def test_a_run_without_an_exported_model_can_be_reported(run):
     assert (run / "responses.html").read_text().count("<article>") == 6
     assert not (run / "model").exists()
     assert json.loads((run / "run.json").read_text()) == {"number of training problems": 1000}
+
+
+def test_a_configuration_made_in_python_trains_in_a_folder_too(coin_config, tmp_path, monkeypatch):
+    length = RunOptions(iterations=1, output=str(tmp_path / "run"), export=False)
+    folder = train(coin_config(), length, progress=False)
+    train(coin_config(), replace(length, iterations=2), resume=True, progress=False)
+    assert [record["iteration"] for record in RunLog(folder).records()] == [1, 2]
+    monkeypatch.setattr(CoinTask, "num_problems", lambda self, split: 900)
+    with pytest.raises(ValueError, match="number of training problems: 1000 -> 900"):
+        train(coin_config(), length, resume=True)
