@@ -147,6 +147,15 @@ class ReasoningGymTask(Task):
         self.check_index(index, split)
         return self._cached_problem(index, split)
 
+    def right_responses(self, problem: Problem) -> list[str]:
+        """The reference solution, and where the order of its working is free, all orders."""
+        working = WORKINGS.get(self.generator)
+        if working is None or working.alternatives is None:
+            return [problem.solution]
+        shorten = working.shorten if self.prompt == "compact" else str
+        others = (f"{text}#### {problem.answer}" for text in working.alternatives(dict(problem.metadata)))
+        return [problem.solution, *map(shorten, others)]
+
     def grade(self, problem: Problem, response: str) -> Grade:
         """Right if reasoning-gym gives full marks, or the number is the same."""
         answer = response.rpartition("####")[2].strip() if "####" in response else extract_answer(response)
@@ -160,7 +169,8 @@ class ReasoningGymTask(Task):
             if verdict.correct:
                 return verdict
         try:
-            score = self._dataset(0).score_answer(answer, problem.metadata)
+            expand = WORKINGS[self.generator].expand if self.prompt == "compact" else str
+            score = self._dataset(0).score_answer(expand(answer), problem.metadata)
         except Exception:  # scorers are not made for everything that a policy may write
             return Grade(False, answer, "scorer_failed")
         return Grade(score == 1.0, answer, "equal" if score == 1.0 else "different")
@@ -181,15 +191,17 @@ class ReasoningGymTask(Task):
     def _candidate(self, probe: int, place: int) -> Problem:
         entry = self._dataset(probe)[place]
         compact, working = WORKINGS[self.generator].write(entry) if self.generator in WORKINGS else ("", "")
+        solution = f"{working}#### {entry['answer']}"
         if self.prompt == "compact":
-            prompt = compact
+            shorten = WORKINGS[self.generator].shorten
+            prompt, solution = shorten(compact), shorten(solution)
         elif self._chat is not None:
             prompt = self._chat(entry["question"])
         elif self.prompt == "question":
             prompt = entry["question"].rstrip() + "\n"
         else:
             prompt = self.prompt.replace("{question}", entry["question"])
-        return Problem(prompt, str(entry["answer"]), f"{working}#### {entry['answer']}", place, entry)
+        return Problem(prompt, str(entry["answer"]), solution, place, entry)
 
     def _create_dataset(self, probe: int) -> Any:
         try:
