@@ -44,6 +44,7 @@ from espo_algo.rollout.plans import Planner, ResponsePlan
 from espo_algo.weight_sync.calls import ask_learners, update_learners
 from espo_algo.weight_sync.packing import unpack_state
 from espo_algo.weight_sync.sync import sync_weights
+from espo_env.early_stopping import FalsePositiveController
 from espo_env.tasks.order import ProblemOrder
 from espo_env.token_mdp import TokenMDP
 
@@ -151,6 +152,12 @@ class ESPO(PPO):
             (("mismatch", "ratio_max"), measured["mismatch_ratio_max"]),
         ):
             self.metrics.log_value(name, number, reduce="mean", window=1)
+        if isinstance(state.tolerance, FalsePositiveController):
+            self.metrics.log_dict(
+                {"false_positive_bound": state.tolerance.bound, "audited": len(state.tolerance.audited)},
+                reduce="mean",
+                window=1,
+            )
 
     # --- runners ------------------------------------------------------------------------------------------------
 

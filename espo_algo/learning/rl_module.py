@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from espo_algo.learning.batching import SequenceBatch
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.weight_sync.packing import pack_state, unpack_state
-from espo_env.early_stopping import EarlyStoppingState
+from espo_env.early_stopping import AuditedResponse, EarlyStoppingState, FalsePositiveController
 
 __all__ = ["LanguageModelRLModule"]
 
@@ -60,16 +60,25 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
         # float64, so that a checkpoint gives back exactly what was computed.
         for name, number in _numbers(self._constants).items():
             self.register_buffer(f"regret_{name}", torch.tensor(number, dtype=torch.float64))
+        if isinstance(budget := self._constants.tolerance, FalsePositiveController):
+            # A row for each response remembered; NaN where there is none yet. 24 bytes each on the way to a runner.
+            empty = torch.full((budget.window, len(AuditedResponse._fields)), torch.nan, dtype=torch.float64)
+            self.register_buffer("regret_audited", empty)
 
     @property
     def early_stopping(self) -> EarlyStoppingState:
         """The state of early stopping: read from the buffers, and written to them."""
         number = {name: float(getattr(self, f"regret_{name}")) for name in _numbers(self._constants)}
         base = self._constants
+        tolerance = replace(base.tolerance, beta=number["beta"])
+        if isinstance(tolerance, FalsePositiveController):
+            rows = self.regret_audited[~self.regret_audited.isnan().any(1)].tolist()
+            audited = tuple(AuditedResponse(critical, known_from, right > 0) for critical, known_from, right in rows)
+            tolerance = replace(tolerance, audited=audited)
         return replace(
             base,
             statistics=replace(base.statistics, mean=number["mean"], var=number["var"]),
-            tolerance=replace(base.tolerance, beta=number["beta"]),
+            tolerance=tolerance,
             warmup=replace(
                 base.warmup,
                 done=bool(number["warmup_done"]),
@@ -83,6 +92,9 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
     def early_stopping(self, state: EarlyStoppingState) -> None:
         for name, number in _numbers(state).items():
             getattr(self, f"regret_{name}").fill_(number)
+        if isinstance(state.tolerance, FalsePositiveController):
+            rows = torch.tensor(state.tolerance.audited, dtype=torch.float64).reshape(-1, len(AuditedResponse._fields))
+            self.regret_audited.fill_(torch.nan)[: len(rows)] = rows
 
     def _forward_train(self, batch: SequenceBatch, **kwargs: Any) -> dict[str, Tensor]:
         """What the losses need of whole sequences, for response tokens only; no [T, V] is ever kept.

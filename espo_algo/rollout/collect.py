@@ -84,7 +84,8 @@ def stream(
             free += slots
             for i, (slot, episode) in enumerate(zip(slots, done, strict=True)):
                 episode.problem = problems[slot]
-                episode.group = plans[episode.request_id].group
+                plan = plans[episode.request_id]
+                episode.group, episode.shadow = plan.group, plan.mark_only
                 episode.reward = float(outcome.rewards[i])
                 episode.truncated = bool(outcome.truncations[i])
                 if (error := outcome.errors[i]) is not None:

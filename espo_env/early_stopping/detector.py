@@ -13,19 +13,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from espo_env.early_stopping.regret import RegretStatistics
 from espo_env.early_stopping.rules import RuleInputs, get_stop_rule
 
-__all__ = ["DEFAULT_CLIP", "DEFAULT_DELTA", "DetectorSettings", "DetectorState", "FailureDetector", "Verdict"]
+__all__ = ["DEFAULT_CLIP", "DEFAULT_DELTA", "DetectorSettings", "DetectorState", "FailureDetector", "Gate", "Verdict"]
 
 DEFAULT_CLIP = 10.0
 """Bound ``c`` of the normalised regret. Not published; below 5 harmless free choices get stopped too."""
 DEFAULT_DELTA = 1e-6
 """``delta`` under the root. Not published; only guards a variance of zero."""
+
+Gate = Literal["before", "after"]
+"""Whose value a score is compared with: that of the state before the token, or that of the state behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class DetectorSettings:
         value_floor: ``eps`` of the value gate; 0.2 in the paper, > 0.
         clip: Bound ``c`` of the normalised regret, > 0 (not published).
         delta: Added to the variance, > 0 (not published).
+        gate: ``"before"`` (the paper): ``z_t`` against ``V(s_t)``, the value before the token that moved ``z``.
+            ``"after"``: ``z_{t-1}`` against ``V(s_t)``, which has seen that token; fires one token later.
 
     Raises:
         ValueError: If one of them is out of its range.
@@ -48,9 +53,12 @@ class DetectorSettings:
     value_floor: float = 0.2
     clip: float = DEFAULT_CLIP
     delta: float = DEFAULT_DELTA
+    gate: Gate = "before"
 
     def __post_init__(self) -> None:
         get_stop_rule(self.rule)
+        if self.gate not in get_args(Gate):
+            raise ValueError(f"expected gate 'before' or 'after', got {self.gate!r}")
         if not 0.0 <= self.smoothing < 1.0:
             raise ValueError(f"expected smoothing in [0, 1), got {self.smoothing}")
         for name in ("value_floor", "clip", "delta"):
@@ -88,7 +96,7 @@ class Verdict:
 
     Attributes:
         stop: bool; the detector fires. What comes of it, :func:`~espo_env.early_stopping.decide` says.
-        score: The rule's score: ``z_t`` under the regret rules.
+        score: The rule's score: ``z_t`` under the regret rules (``z_{t-1}`` with the gate after the token).
         threshold: ``beta * gate``, what the score was compared with.
     """
 
@@ -178,9 +186,11 @@ class FailureDetector:
         constants, state = self.settings, self.state
         index = slice(None) if slots is None else slots
         normalised = ((regrets - state.statistics.mean) / self._scale).clip(-constants.clip, constants.clip)
-        z = constants.smoothing * self._z[index] + (1.0 - constants.smoothing) * normalised
+        before = self._z[index]
+        z = constants.smoothing * before + (1.0 - constants.smoothing) * normalised
         steps = self._steps[index]
-        score, gate = self._rule(RuleInputs(z, values, steps, self._draws[index], constants.value_floor))
+        judged = z if constants.gate == "before" else before * 1.0  # no view of what is written below
+        score, gate = self._rule(RuleInputs(judged, values, steps, self._draws[index], constants.value_floor))
         threshold = state.beta * gate
         self._z[index] = z
         self._steps[index] = steps + 1.0

@@ -37,7 +37,7 @@ class RuleInputs:
     """What a stop rule may look at, for ``n`` slots; numpy arrays or torch tensors of shape (n,).
 
     Attributes:
-        z: Smoothed normalised regret after this step.
+        z: Smoothed normalised regret: after this step, or with the gate after the token up to the step before.
         values: ``V(s_t)``, before this step's token.
         steps: Index ``t`` of this step within its response, float.
         draws: One Exp(1) variate a response, drawn when the slot was reset.

@@ -18,6 +18,7 @@ from espo_env.early_stopping import (
     DetectorSettings,
     DetectorState,
     FailureDetector,
+    Gate,
     RegretStatistics,
     decide,
 )
@@ -50,6 +51,7 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         clip: Bound of the normalised regret (not published).
         delta: Added to the variance (not published).
         rule: Name of a stop rule, or ``"module:function"``, see :mod:`espo_env.early_stopping.rules`.
+        gate: ``"before"`` (the paper) or ``"after"``: whose value the score is compared with.
         signals: Gives regret and value of an integer action. Actions with their signals are still taken.
         enabled: False while the critic warms up: ``z`` is tracked, nothing is stopped.
         seed: Seeds the ``random`` rule; so does the seed of :meth:`reset`.
@@ -78,6 +80,7 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         clip: float = DEFAULT_CLIP,
         delta: float = DEFAULT_DELTA,
         rule: str = "regret_value",
+        gate: Gate = "before",
         signals: SignalsFunction | None = None,
         enabled: bool = True,
         seed: int | None = None,
@@ -92,6 +95,7 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
             clip=clip,
             delta=delta,
             rule=rule,
+            gate=gate,
             signals=signals,
             enabled=enabled,
             seed=seed,
@@ -110,7 +114,7 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         self.signals = signals
         self.detector = FailureDetector(
             1,
-            DetectorSettings(rule, smoothing, value_floor, clip, delta),
+            DetectorSettings(rule, smoothing, value_floor, clip, delta, gate),
             DetectorState(statistics or RegretStatistics(), beta, enabled),
         )
         if signals is None:

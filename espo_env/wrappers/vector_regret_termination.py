@@ -20,6 +20,7 @@ from espo_env.early_stopping import (
     DetectorSettings,
     DetectorState,
     FailureDetector,
+    Gate,
     RegretStatistics,
     decide,
 )
@@ -50,6 +51,7 @@ class VectorRegretTermination(VectorWrapper):
         clip: Bound of the normalised regret (not published).
         delta: Added to the variance (not published).
         rule: Name of a stop rule, or ``"module:function"``, see :mod:`espo_env.early_stopping.rules`.
+        gate: ``"before"`` (the paper) or ``"after"``: whose value the score is compared with.
         signals: Gives regrets and values, each of shape (N,), of integer actions.
         enabled: False while the critic warms up: ``z`` is tracked, nothing is stopped.
         seed: Seeds the ``random`` rule; so does the seed of :meth:`reset`.
@@ -71,6 +73,7 @@ class VectorRegretTermination(VectorWrapper):
         clip: float = DEFAULT_CLIP,
         delta: float = DEFAULT_DELTA,
         rule: str = "regret_value",
+        gate: Gate = "before",
         signals: SignalsFunction | None = None,
         enabled: bool = True,
         seed: int | None = None,
@@ -84,7 +87,7 @@ class VectorRegretTermination(VectorWrapper):
         self.signals = signals
         self.detector = FailureDetector(
             env.num_envs,
-            DetectorSettings(rule, smoothing, value_floor, clip, delta),
+            DetectorSettings(rule, smoothing, value_floor, clip, delta, gate),
             DetectorState(statistics or RegretStatistics(), beta, enabled),
         )
         if signals is None:

@@ -79,8 +79,9 @@ def test_timers_show_this_iteration(trained):
     assert len(set(times)) == len(times)
 
 
-def test_three_iterations_saved_and_restored_go_on_like_six(coin_config, tmp_path):
-    config = coin_config().early_stopping(beta="auto", shadow_fraction=0.2)
+@pytest.mark.parametrize("controller", ["stop_rate", "false_positive_rate"])
+def test_three_iterations_saved_and_restored_go_on_like_six(coin_config, tmp_path, controller):
+    config = coin_config().early_stopping(beta="auto", shadow_fraction=0.2, controller=controller, budget=0.6)
     whole = build(config.copy())
     expected = [whole.train() for _ in range(6)]
     first = build(config.copy())

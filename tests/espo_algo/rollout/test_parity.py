@@ -31,17 +31,20 @@ def model(coin_model):
     return model.requires_grad_(False)
 
 
-def collected(coin_config, model, rule):
-    config = coin_config().early_stopping(rule=rule, fail_reward=-0.75)
+CASES = [*((rule, "before") for rule in RULES), ("regret_value", "after"), ("value_only", "after")]
+
+
+def collected(coin_config, model, rule, gate):
+    config = coin_config().early_stopping(rule=rule, gate=gate, fail_reward=-0.75)
     env = make_vector_env(config)
     engine = get_engine(config.engine).build(model, config.engine_settings(env.unwrapped.mdp))
     engine.set_detector_state(DetectorState(STATISTICS, RULES[rule]))
     return env, collect(engine, env, [ResponsePlan(i, 100 + i) for i in range(40)])
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_the_wrapper_stops_where_the_engine_stopped(coin_config, model, rule):
-    vector, episodes = collected(coin_config, model, rule)
+@pytest.mark.parametrize(("rule", "gate"), CASES)
+def test_the_wrapper_stops_where_the_engine_stopped(coin_config, model, rule, gate):
+    vector, episodes = collected(coin_config, model, rule, gate)
     task = vector.unwrapped.task
     env = RegretTermination(
         TokenGenerationEnv(task, max_new_tokens=12),
@@ -49,6 +52,7 @@ def test_the_wrapper_stops_where_the_engine_stopped(coin_config, model, rule):
         statistics=STATISTICS,
         beta=RULES[rule],
         rule=rule,
+        gate=gate,
     )
     for episode in episodes:
         env.reset(seed=episode.seed, options={"index": episode.problem.index})  # also the `random` rule's draw
@@ -69,15 +73,16 @@ def test_the_wrapper_stops_where_the_engine_stopped(coin_config, model, rule):
     assert all(e.reward == -0.75 and e.mark == len(e) - 1 for e in stopped)
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_the_vector_wrapper_stops_where_the_engine_stopped(coin_config, model, rule):
-    vector, episodes = collected(coin_config, model, rule)
+@pytest.mark.parametrize(("rule", "gate"), CASES)
+def test_the_vector_wrapper_stops_where_the_engine_stopped(coin_config, model, rule, gate):
+    vector, episodes = collected(coin_config, model, rule, gate)
     env = VectorRegretTermination(
         TokenGenerationEnv(vector.unwrapped.task, max_new_tokens=12).vectorize(40, AutoresetMode.DISABLED),
         fail_reward=-0.75,
         statistics=STATISTICS,
         beta=RULES[rule],
         rule=rule,
+        gate=gate,
     )
     indices = np.array([e.problem.index for e in episodes])
     env.reset(seed=[e.seed for e in episodes], options={"reset_mask": np.ones(40, bool), "indices": indices})
