@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import ray
+from ray import tune
 from ray.rllib.algorithms.ppo.ppo import PPO
 from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
@@ -311,3 +312,6 @@ class ESPO(PPO):
         for group in (self.env_runner_group, self.eval_env_runner_group):
             if group is not None:
                 self.send_weights(group)
+
+
+tune.register_trainable("ESPO", ESPO)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from espo_env.escapes import visible
 from espo_env.tokenizer import Tokenizer
 from espo_env.types import StopReason, Trajectory
 
@@ -39,25 +40,26 @@ def render_ansi(trajectory: Trajectory, tokenizer: Tokenizer, running: bool = Fa
         trajectory: The response; columns that are empty are left out.
         tokenizer: Turns its tokens into text.
         running: Whether it is still being written, so that its stop reason means nothing yet.
+
+    Returns:
+        Text whose only escape sequences are the colours: those that it quotes are written out.
     """
     parts = []
     for step, token in enumerate(trajectory.response_tokens):
-        text = tokenizer.token(token)
+        text = visible(tokenizer.token(token))
         if len(trajectory.regrets):
             shade = round(255 * (1 - _heat(trajectory.regrets[step])))
             text = f"\x1b[30;48;2;255;{shade};{shade}m{text}\x1b[0m"
         if step == trajectory.mark:
             text += f"\x1b[1;31m◀ {_mark_word(trajectory)}\x1b[0m"
         parts.append(text)
-    lines = [f"prompt    {tokenizer.decode(trajectory.prompt_tokens)}", f"response  {''.join(parts)}"]
+    lines = [f"prompt    {visible(tokenizer.decode(trajectory.prompt_tokens))}", f"response  {''.join(parts)}"]
     if _has_chart(trajectory):
-        share = trajectory.z / np.maximum(trajectory.thresholds, 1e-9)  # 0 under a threshold of infinity
-        bars = np.clip(np.ceil(share * (len(_BLOCKS) - 1)), 0, len(_BLOCKS) - 1).astype(int)
-        lines.append(f"z/thresh  {''.join(_BLOCKS[i] for i in bars)}")
+        lines.append(f"z/thresh  {''.join(map(_bar, trajectory.z.tolist(), trajectory.thresholds.tolist()))}")
         lines.append(f"last      {_signals(trajectory, len(trajectory) - 1)}")
     lines.append(f"outcome   {' · '.join(_facts(trajectory, running))}")
     if trajectory.problem is not None:
-        lines.append(f"answer    {trajectory.problem.answer}")
+        lines.append(f"answer    {visible(trajectory.problem.answer)}")
     return "\n".join(lines) + "\n"
 
 
@@ -79,7 +81,7 @@ def render_html(
         A whole HTML document. Whatever the tokens and the title say is escaped.
     """
     cards = [_card(number, trajectory, tokenizer, running) for number, trajectory in enumerate(trajectories, 1)]
-    heading = html.escape(title)
+    heading = _escaped(title)
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{heading}</title>\n'
@@ -97,11 +99,11 @@ def _card(number: int, trajectory: Trajectory, tokenizer: Tokenizer, running: bo
     )
     rows = [
         f"<h2><span>#{number}</span>{facts}</h2>",
-        _row("prompt", f"<pre>{html.escape(tokenizer.decode(trajectory.prompt_tokens))}</pre>"),
+        _row("prompt", f"<pre>{_escaped(tokenizer.decode(trajectory.prompt_tokens))}</pre>"),
         _row("response", f"<pre>{_tokens(trajectory, tokenizer)}</pre>"),
     ]
     if trajectory.problem is not None:
-        rows.append(_row("reference", f"<pre>{html.escape(trajectory.problem.answer)}</pre>"))
+        rows.append(_row("reference", f"<pre>{_escaped(trajectory.problem.answer)}</pre>"))
     if _has_chart(trajectory):
         rows.append(_row("detector", _chart(trajectory)))
     return "<article>\n" + "\n".join(rows) + "\n</article>"
@@ -114,7 +116,7 @@ def _row(name: str, content: str) -> str:
 def _tokens(trajectory: Trajectory, tokenizer: Tokenizer) -> str:
     spans = []
     for step, token in enumerate(trajectory.response_tokens):
-        text = html.escape(tokenizer.token(token)).replace("\n", "↵\n")
+        text = _escaped(tokenizer.token(token)).replace("\n", "↵\n")
         heat = _heat(trajectory.regrets[step]) if len(trajectory.regrets) else 0.0
         style = f' style="background:rgba(225,70,30,{heat:.2f})"' if heat >= 0.01 else ""
         kind = "t mark" if step == trajectory.mark else "t"
@@ -157,11 +159,11 @@ def _chart(trajectory: Trajectory) -> str:
         parts.append(f'<text x="{_LEFT + 4}" y="{_TOP - 2}">threshold above the picture in places</text>')
     parts += [_line("threshold", inside, x, y), _line("z", z, x, y)]
     if trajectory.mark >= 0:
-        at = x(trajectory.mark)
+        at, score = x(trajectory.mark), float(np.nan_to_num(z[trajectory.mark], posinf=high, neginf=low))
         side, anchor = (-6, "end") if trajectory.mark > steps / 2 else (6, "start")
         parts.append(
             f'<line class="{_mark_class(trajectory)}" x1="{at:.1f}" y1="{_TOP}" x2="{at:.1f}" y2="{bottom}"/>'
-            f'<circle class="{_mark_class(trajectory)}" cx="{at:.1f}" cy="{y(z[trajectory.mark]):.1f}" r="4.5"/>'
+            f'<circle class="{_mark_class(trajectory)}" cx="{at:.1f}" cy="{y(score):.1f}" r="4.5"/>'
             f'<text class="{_mark_class(trajectory)}" x="{at + side:.1f}" y="{_TOP + 10}" text-anchor="{anchor}">'
             f"{_mark_word(trajectory)} at step {trajectory.mark}</text>"
         )
@@ -199,7 +201,19 @@ def _legend() -> str:
 
 
 def _heat(regret: float) -> float:
-    return 1.0 - math.exp(-max(float(regret), 0.0) / _REGRET_SCALE)
+    """Share of the full colour; all of it for what is no number."""
+    return 1.0 if math.isnan(regret) else 1.0 - math.exp(-max(float(regret), 0.0) / _REGRET_SCALE)
+
+
+def _bar(z: float, threshold: float) -> str:
+    share = z / max(threshold, 1e-9)  # 0 under a threshold of infinity
+    if math.isnan(share):
+        return "?"
+    return _BLOCKS[math.ceil(min(max(share, 0.0), 1.0) * (len(_BLOCKS) - 1))]
+
+
+def _escaped(text: str) -> str:
+    return html.escape(visible(text))
 
 
 def _has_chart(trajectory: Trajectory) -> bool:

@@ -19,6 +19,7 @@ from espo_algo.evaluation.report import format_table
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.rollout.environment import make_vector_env
 from espo_env.early_stopping import step_regret
+from espo_env.escapes import visible
 from espo_env.token_env import TokenGenerationEnv
 from espo_env.token_mdp import TokenMDP
 from espo_env.types import PolicySignals, Trajectory
@@ -61,9 +62,8 @@ def play(
     signals = (lambda *_: (said["/regret"], said["/value"])) if model is None else model_signals(model)
     wrapped = RegretTermination(env, signals=signals, **detector)
     _, info = wrapped.reset(seed=seed, options=None if index is None else {"index": index})
-    write(
-        f"{HELP}\n\nproblem {info['problem'].index}\n{env.task.tokenizer.decode(wrapped.trajectory().prompt_tokens)}\n"
-    )
+    prompt = env.task.tokenizer.decode(wrapped.trajectory().prompt_tokens)
+    write(f"{HELP}\n\nproblem {info['problem'].index}\n{visible(prompt)}\n")
     over = False
     while not over and (line := read()) is not None and line.strip() != "/quit":
         command, _, argument = line.strip().partition(" ")
@@ -76,14 +76,14 @@ def play(
         try:
             tokens = env.task.tokenizer.encode(line.replace("\\n", "\n")) if line else [env.task.tokenizer.eos_token_id]
         except ValueError as error:
-            write(str(error))
+            write(visible(str(error)))
             continue
         rows = []
         for token in tokens:
             try:
                 _, _, terminated, truncated, info = wrapped.step(token)
             except ValueError as error:  # what was said for a regret or value cannot be
-                write(str(error))
+                write(visible(str(error)))
                 break
             cells = [f"{info[name]:.3g}" for name in ("regret", "value", "z", "threshold")]
             rows.append([repr(env.task.tokenizer.token(token)), *cells])

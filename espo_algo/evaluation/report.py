@@ -24,6 +24,7 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
+from espo_env.escapes import visible
 from espo_env.rendering import render_html
 from espo_env.tokenizer import Tokenizer
 from espo_env.types import StopReason, Trajectory
@@ -71,6 +72,8 @@ def iteration_record(result: Mapping[str, Any]) -> dict[str, float]:
 def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """An aligned text table: the first column to the left, the others to the right.
 
+    Escape sequences in a cell (levels of a data set, names of files) are written out.
+
     Raises:
         ValueError: If a row has not as many cells as the header.
 
@@ -81,7 +84,7 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         PPO                  72.6k
         early-stopping PPO   55.2k
     """
-    rows = [list(row) for row in rows]
+    rows = [[visible(cell) for cell in row] for row in rows]
     for row in rows:
         if len(row) != len(header):
             raise ValueError(f"expected rows of {len(header)} cells, got {row}")

@@ -105,3 +105,13 @@ def test_a_task_is_built_once_for_training_evaluation_and_checkpoints(coin_confi
     data = DataSet("counted", "espo_env/TokenGeneration-v0", {"task": "own_parts:CountedTask", "size": 2})
     run_benchmark(policy.config, policy.model, None, [data], tmp_path / "scores", num_problems=4, progress=False)
     assert own_parts.CountedTask.built - before == 1
+
+
+def test_a_name_that_leads_elsewhere_is_looked_at_not_called(coin_config, tmp_path):
+    """A configuration's names are resolved, checked to be what they should be, and only then called."""
+    task = {"task": "os:system", "command": f"touch {tmp_path / 'ran'}"}
+    with pytest.raises(ValueError, match="expected a class of tasks at 'os:system', got <built-in"):
+        coin_config(env_config=task).check_task()
+    with pytest.raises(ValueError, match=r".generation\(engine\): expected an engine at 'os:system', got <built-in"):
+        coin_config().generation(engine="os:system").validate()
+    assert not list(tmp_path.iterdir())

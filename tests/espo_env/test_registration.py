@@ -139,3 +139,11 @@ def test_the_package_imports_none_of_the_heavy_ones_even_where_they_are_installe
     code = "import sys, espo_env; print([m for m in ('torch', 'ray', 'transformers', 'sympy') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert out.stdout == "[]\n"
+
+
+def test_a_name_that_leads_elsewhere_is_looked_at_not_called(tmp_path):
+    options = {"task": "os:system", "command": f"touch {tmp_path / 'ran'}", "max_new_tokens": 3}
+    for make in (gym.make, gym.make_vec):
+        with pytest.raises(ValueError, match="expected a class of tasks at 'os:system', got <built-in"):
+            make("espo_env/TokenGeneration-v0", **options)
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espo_env import StopReason, Tokenizer, Trajectory, render_ansi, render_html
+from espo_env.escapes import visible
 from espo_env.tasks import Problem
 
 TOKENIZER = Tokenizer.from_symbols('ab<>&"\n')
@@ -159,3 +162,58 @@ def test_any_numbers_make_a_valid_page(length, seed, scale, threshold, reason):
     )
     check(render_html([trajectory], TOKENIZER))
     assert "z/thresh" in render_ansi(trajectory, TOKENIZER)
+
+
+ATTACKS = {
+    "window title": "\x1b]0;owned\x07",
+    "clipboard": "\x1b]52;c;cm0gLXJmIC8K\x1b\\",
+    "clear screen": "\x1b[2J\x1b[H",
+    "C1 control sequence": "\x9b2J",
+    "line taken back": "wrong\rright",
+    "bell and backspace": "\x07\x08",
+    "reading direction": "\u202eright\u2066",
+    "half a surrogate pair": "\ud800",
+}
+
+
+def obeyed(text):
+    """What is left for a terminal to act on, beside tabs, line feeds and the colours of the renderer."""
+    left = re.sub(r"\x1b\[[0-9;]*m", "", text).translate(dict.fromkeys(map(ord, "\n\t")))
+    return [c for c in left if unicodedata.category(c) in ("Cc", "Cs") or c in "\u202e\u2066"]
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_what_a_terminal_would_act_on_is_written_out(attack):
+    assert obeyed(visible(attack)) == []
+    assert visible(visible(attack)) == visible(attack)
+    symbols = "".join(dict.fromkeys(attack))
+    if "\ud800" not in symbols:  # no tokenizer has it; a data set's answer may
+        tokenizer = Tokenizer.from_symbols(symbols)
+        tokens = np.array(tokenizer.encode(attack), np.int32)
+        hostile = Trajectory(tokens, tokens, StopReason.EOS, problem=Problem(attack, attack))
+    else:
+        tokenizer, hostile = TOKENIZER, replace(STOPPED, problem=Problem(attack, attack))
+    text = render_ansi(hostile, tokenizer)
+    assert obeyed(text) == []
+    assert ascii(attack[0])[1:-1] in text or attack.startswith("wrong")
+    page = render_html([hostile], tokenizer, title=attack)
+    assert obeyed(page) == []
+    page.encode("utf-8")
+
+
+def test_plain_text_stays_as_it_is():
+    text = "x² + ½ = 5\tnaïve\n日本語 \N{WOMAN}\u200d\N{PERSONAL COMPUTER} \\boxed{7}"
+    assert visible(text) == text
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("column", ["regrets", "values", "z", "thresholds", "logprobs"])
+def test_numbers_that_are_not_finite_are_shown(column, number):
+    values = getattr(STOPPED, column).copy() if column != "logprobs" else floats([0.0, 0.0, 0.0])
+    values[2] = number
+    broken = replace(STOPPED, **{column: values})
+    assert f"{number:.3g}" in render_ansi(broken, TOKENIZER)
+    page = render_html([broken], TOKENIZER)
+    ElementTree.fromstring("<svg" + page.split("<svg")[1].split("</svg>")[0] + "</svg>")
+    numbers = re.findall(r' (?:cx|cy|x|y|height|width|d|style)="([^"]*)"', page)
+    assert not [n for n in numbers if "nan" in n or "inf" in n]
