@@ -229,6 +229,12 @@ def _check_engine(config: ESPOConfig, kind: EngineKind) -> None:
 def _check_batch(config: ESPOConfig) -> None:
     if not 0.0 <= config.shadow_fraction <= 1.0:
         _refuse(config, f"expected .early_stopping(shadow_fraction) in [0, 1], got {config.shadow_fraction}")
+    if not 0 <= config.pilots < max(config.rollouts_per_prompt, 1):
+        _refuse(
+            config,
+            f"expected .early_stopping(pilots) in [0, rollouts_per_prompt={config.rollouts_per_prompt}), "
+            f"got {config.pilots}",
+        )
     if config.controller == "false_positive_rate" and not config.shadow_fraction:
         _refuse(
             config,

@@ -131,6 +131,7 @@ class ESPOConfig(PPOConfig):
         self.warmup_min_explained_variance: float | None = None
         self.planned_iterations: int | None = None
         self.shadow_fraction = 0.0
+        self.pilots = 0
         self.stops_in_evaluation: EvaluationStops = "mark"
         # .training()
         self.critic_lr = 1e-5
@@ -242,6 +243,7 @@ class ESPOConfig(PPOConfig):
         warmup_min_explained_variance: float | None = NotProvided,
         planned_iterations: int | None = NotProvided,
         shadow_fraction: float = NotProvided,
+        pilots: int = NotProvided,
         stops_in_evaluation: EvaluationStops = NotProvided,
     ) -> Self:
         """Sets the failure detector and what adapts it between batches.
@@ -250,7 +252,8 @@ class ESPOConfig(PPOConfig):
             preset: ``"paper"`` sets all constants that the paper publishes, whatever the defaults are; arguments beside
                 it are taken instead. See :mod:`espo_algo.presets`.
             rule: ``"regret_value"`` (the paper), ``"regret_only"``, ``"value_only"``, ``"random"`` (its ablations),
-                ``"never"`` (plain PPO), or a rule of your own (``"module:function"``, or ``register_stop_rule``).
+                ``"never"`` (plain PPO), ``"regret_prompt"``, ``"regret_siblings"`` (ours, see
+                :mod:`espo_env.early_stopping.rules`), or one of your own (``"module:function"``).
             gate: ``"before"`` (the paper): the score is compared with the value before the token that moved it.
                 ``"after"``: with the value behind that token, which the next step gives; fires one token later.
             fail_reward: Reward of a stop; -1 in the paper. Beside 0 for a wrong answer that punishes a stop harder than
@@ -289,6 +292,9 @@ class ESPOConfig(PPOConfig):
             planned_iterations: Training iterations planned; None where unknown.
             shadow_fraction: Share of the training responses on which a stop is only marked: they measure the
                 false-positive rate while training.
+            pilots: The first so many responses to a prompt run on, and the others wait for their grades: how many were
+                right is the others' ``prompt_success``. 0 (ours): it is the problem's running success rate over the
+                run. ``rule="regret_siblings"`` and ``"regret_prompt"`` look at it.
             stops_in_evaluation: In evaluation: ``"off"``, ``"mark"`` (measures false positives) or ``"stop"``.
         """
         arguments = dict(locals())

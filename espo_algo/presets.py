@@ -33,6 +33,7 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
         "warmup_max_fraction": 0.1,
         "warmup_min_explained_variance": None,
         "shadow_fraction": 0.0,
+        "pilots": 0,
     },
 }
 """Keyword arguments of ``ESPOConfig.early_stopping`` by name."""

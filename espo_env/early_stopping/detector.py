@@ -141,6 +141,7 @@ class FailureDetector:
         self._z: Any = np.zeros(num_slots, np.float32)
         self._steps: Any = np.zeros(num_slots, np.float32)
         self._draws: Any = self._rng.exponential(size=num_slots).astype(np.float32)
+        self._success: Any = np.ones(num_slots, np.float32)
         self.configure(state or DetectorState())
 
     def configure(self, state: DetectorState) -> None:
@@ -148,12 +149,14 @@ class FailureDetector:
         self.state = state
         self._scale = math.sqrt(state.statistics.var + self.settings.delta)
 
-    def reset(self, slots: Any = None, draws: Any = None) -> None:
+    def reset(self, slots: Any = None, draws: Any = None, prompt_success: Any = 1.0) -> None:
         """Starts new responses: ``z_{-1} = 0``.
 
         Args:
             slots: Indices of the slots, shape (n,), numpy or torch, or None for all.
             draws: Exp(1) variates for the ``random`` rule, shape (n,), numpy or torch; drawn here where None.
+            prompt_success: How often other responses to each prompt were right, in [0, 1], shape (n,), numpy or torch,
+                or one number for all; 1 where nobody knows.
         """
         index = slice(None) if slots is None else slots
         if draws is None:
@@ -164,9 +167,11 @@ class FailureDetector:
             import torch  # numpy users never reach this line
 
             draws = torch.as_tensor(draws, dtype=torch.float32, device=self._z.device)
+            prompt_success = torch.as_tensor(prompt_success, dtype=torch.float32, device=self._z.device)
         self._z[index] = 0.0
         self._steps[index] = 0.0
         self._draws[index] = draws
+        self._success[index] = prompt_success
 
     def update(self, regrets: Any, values: Any, slots: Any = None) -> Verdict:
         """Takes one step of every response given.
@@ -190,7 +195,9 @@ class FailureDetector:
         z = constants.smoothing * before + (1.0 - constants.smoothing) * normalised
         steps = self._steps[index]
         judged = z if constants.gate == "before" else before * 1.0  # no view of what is written below
-        score, gate = self._rule(RuleInputs(judged, values, steps, self._draws[index], constants.value_floor))
+        score, gate = self._rule(
+            RuleInputs(judged, values, steps, self._draws[index], self._success[index], constants.value_floor)
+        )
         threshold = state.beta * gate
         self._z[index] = z
         self._steps[index] = steps + 1.0
@@ -199,11 +206,11 @@ class FailureDetector:
 
     def move(self, source: int, target: int) -> None:
         """Copies the state of slot ``source`` to slot ``target``, for engines that keep live slots together."""
-        for column in (self._z, self._steps, self._draws):
+        for column in (self._z, self._steps, self._draws, self._success):
             column[target] = column[source]
 
     def _follow(self, like: Any) -> None:
         """Numpy state becomes torch tensors on the device of the first torch input."""
         if isinstance(self._z, np.ndarray) and hasattr(like, "new_tensor"):
-            for name in ("_z", "_steps", "_draws"):
+            for name in ("_z", "_steps", "_draws", "_success"):
                 setattr(self, name, like.new_tensor(getattr(self, name)))

@@ -99,6 +99,7 @@ class EarlyStoppingState:
                 [e.regrets for e in trajectories],
                 [e.values for e in trajectories],
                 keep_last=[e.stop_reason is StopReason.REGRET for e in trajectories],
+                prompt_success=np.array([e.prompt_success for e in trajectories], np.float32),
             )
             tolerance = replace(tolerance, beta=calibrate_beta(critical, tolerance.target, tolerance.bounds))
         return replace(self, statistics=statistics, tolerance=tolerance, warmup=warmup, num_updates=step)
@@ -122,6 +123,7 @@ class EarlyStoppingState:
             [e.regrets for e, _ in chosen],
             [e.values for e, _ in chosen],
             keep_last=[False] * len(chosen),
+            prompt_success=np.array([e.prompt_success for e, _ in chosen], np.float32),
         )
         return [
             AuditedResponse(float(beta), known_from, e.correct is True)

@@ -89,6 +89,7 @@ def replay(
     regrets: Sequence[Any],
     values: Sequence[Any],
     keep_last: Iterable[bool],
+    prompt_success: Any = 1.0,
 ) -> NDArray[np.float64]:
     """For each step of recorded responses, the highest ``beta`` at which the detector's rule would have fired there.
 
@@ -98,6 +99,7 @@ def replay(
         regrets: Arrays of shape (T_i,), one a response.
         values: Arrays of shape (T_i,), one a response.
         keep_last: Per response, whether a stop may fall on its last step (not if it is the end-of-sequence token).
+        prompt_success: How often other responses to each prompt were right, shape (n,), or one number for all.
 
     Returns:
         Shape (n, max T_i): ``score / gate``; ``-inf`` where nothing could have fired.
@@ -106,6 +108,7 @@ def replay(
     if len(lengths) == 0:
         return np.zeros((0, 0))
     detector = FailureDetector(len(lengths), settings, DetectorState(statistics, beta=1.0), seed=0)
+    detector.reset(prompt_success=prompt_success)
     columns = np.zeros((2, len(lengths), max(lengths.max(), 0)), np.float32)
     for i, length in enumerate(lengths):
         columns[:, i, :length] = np.asarray(regrets[i])[:length], np.asarray(values[i])[:length]
@@ -124,6 +127,7 @@ def critical_betas(
     regrets: Sequence[Any],
     values: Sequence[Any],
     keep_last: Iterable[bool],
+    prompt_success: Any = 1.0,
 ) -> NDArray[np.float64]:
     """For each recorded response, the highest ``beta`` at which the detector's rule would have stopped it.
 
@@ -133,11 +137,13 @@ def critical_betas(
         regrets: Arrays of shape (T_i,), one a response.
         values: Arrays of shape (T_i,), one a response.
         keep_last: Per response, whether a stop may fall on its last step.
+        prompt_success: Shape (n,), or one number for all.
 
     Returns:
         Shape (n,): ``max_t score / gate``; ``-inf`` for a response that cannot be stopped.
     """
-    return np.fmax.reduce(replay(settings, statistics, regrets, values, keep_last), axis=1, initial=-np.inf)
+    scores = replay(settings, statistics, regrets, values, keep_last, prompt_success)
+    return np.fmax.reduce(scores, axis=1, initial=-np.inf)
 
 
 def calibrate_beta(critical: NDArray[np.float64], target: float, bounds: tuple[float, float]) -> float:

@@ -26,7 +26,7 @@ from espo_env.rendering import render
 from espo_env.token_env import TokenGenerationEnv
 from espo_env.token_mdp import RENDER_MODES
 from espo_env.types import StopReason, Trajectory
-from espo_env.wrappers.signals import SignalsFunction, StopDraws, check_signals, read_action
+from espo_env.wrappers.signals import SignalsFunction, StopDraws, check_signals, check_success, read_action
 
 __all__ = ["RegretTermination"]
 
@@ -140,11 +140,22 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         self.detector.configure(DetectorState(statistics, beta, enabled))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Starts a new episode with ``z`` at 0."""
+        """Starts a new episode with ``z`` at 0.
+
+        Args:
+            seed: Of the environment, and of the ``random`` rule.
+            options: The environment's. ``"prompt_success"``, how often other responses to the prompt were right, goes
+                to the stop rule; 1 where it is missing.
+
+        Raises:
+            ValueError: If that is not in [0, 1].
+        """
+        options = dict(options or {})
+        success = check_success(options.pop("prompt_success", 1.0), ())
         self._running = False
         self._observation, info = self.env.reset(seed=seed, options=options)
         self._draws.reseed([seed], _SLOT)
-        self.detector.reset(_SLOT, self._draws.draw(_SLOT))
+        self.detector.reset(_SLOT, self._draws.draw(_SLOT), success)
         self._running, self._stopped = True, False
         self._marks, self._steps = np.full(1, -1), []
         return self._observation, info

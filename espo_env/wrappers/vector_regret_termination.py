@@ -27,7 +27,7 @@ from espo_env.early_stopping import (
 from espo_env.rendering import render
 from espo_env.token_vector_env import Completed, TokenGenerationVectorEnv
 from espo_env.types import StopReason, Trajectory
-from espo_env.wrappers.signals import SignalsFunction, StopDraws, check_signals, read_action
+from espo_env.wrappers.signals import SignalsFunction, StopDraws, check_signals, check_success, read_action
 
 __all__ = ["VectorRegretTermination"]
 
@@ -116,12 +116,24 @@ class VectorRegretTermination(VectorWrapper):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Starts new episodes with ``z`` at 0, in all slots or in those of ``options["reset_mask"]``."""
+        """Starts new episodes with ``z`` at 0, in all slots or in those of ``options["reset_mask"]``.
+
+        Args:
+            seed: Of the environments, and of the ``random`` rule.
+            options: The environment's. ``"prompt_success"``, shape (N,), goes to the stop rule: how often other
+                responses to each slot's prompt were right; 1 where it is missing, and in slots that are reset by
+                themselves.
+
+        Raises:
+            ValueError: If that is not in [0, 1].
+        """
+        options = dict(options or {})
+        success = check_success(options.pop("prompt_success", np.ones(self.num_envs)), (self.num_envs,))
         self._observations, infos = self.env.reset(seed=seed, options=options)
         slots = np.flatnonzero(infos["_problem"])
         if seed is not None:
             self._draws.reseed(self.env.np_random_seed, slots)
-        self._clear(slots)
+        self._clear(slots, success[slots])
         return self._observations, infos
 
     def step(  # type: ignore[override]
@@ -205,8 +217,8 @@ class VectorRegretTermination(VectorWrapper):
             render(mode, self.trajectory(slot), tokenizer, running=bool(running[slot])) for slot in range(self.num_envs)
         )
 
-    def _clear(self, slots: NDArray[np.integer]) -> None:
-        self.detector.reset(slots, self._draws.draw(slots))
+    def _clear(self, slots: NDArray[np.integer], prompt_success: Any = 1.0) -> None:
+        self.detector.reset(slots, self._draws.draw(slots), prompt_success)
         self._steps[slots] = 0
         self._marks[slots] = -1
 

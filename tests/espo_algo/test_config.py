@@ -115,6 +115,7 @@ def test_the_papers_preset_gives_what_is_published_and_arguments_beside_it_win()
         "warmup_max_fraction": 0.1,
         "warmup_min_explained_variance": None,
         "shadow_fraction": 0.0,
+        "pilots": 0,
     }
     changed = ESPOConfig()
     for name in paper:
@@ -208,6 +209,7 @@ CHANGES: dict[str, tuple[Any, Callable[[ESPOConfig], Any]]] = {
     "budget": (0.1, lambda c: budgeted(c).budget),
     "confidence": (0.8, lambda c: budgeted(c).confidence),
     "audit_window": (300, lambda c: budgeted(c).window),
+    "pilots": (1, lambda c: c.pilots),
     "smoothing": (0.5, lambda c: c.detector_settings.smoothing),
     "value_floor": (0.1, lambda c: c.detector_settings.value_floor),
     "regret_clip": (3.0, lambda c: c.detector_settings.clip),
@@ -312,6 +314,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("early_stopping", {"gate": "beside"}, r"gate 'before' or 'after', got 'beside'"),
     ("early_stopping", {"controller": "luck"}, r"\['stop_rate', 'false_positive_rate'\], got 'luck'"),
     ("early_stopping", {"controller": "false_positive_rate"}, r"shadow_fraction\) > 0 with controller=.*, got 0"),
+    ("early_stopping", {"pilots": 1}, r"pilots\) in \[0, rollouts_per_prompt=1\), got 1"),
     ("early_stopping", {"budget": 1.5}, r"budget in \(0, 1\), got 1.5"),
     ("early_stopping", {"confidence": 0.0}, r"confidence in \(0, 1\), got 0.0"),
     ("early_stopping", {"audit_window": 0}, r"audit window >= 1, got 0"),
