@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 from scipy.stats import rankdata
 
 from espo_algo.evaluation import evaluate_policy
@@ -36,7 +35,6 @@ PREFIXES = (5, 10, 20, 40, 80)
 BUDGET = 0.03
 STAGES = (15, 35, 60)
 """Training iterations after which responses are recorded; by the first one the critic has been warmed up."""
-_FLOOR = 0.2
 
 
 @dataclass(frozen=True)
@@ -82,49 +80,32 @@ class Recorded:
             rates = (grouped.sum(1, keepdims=True) - grouped) / (grouped.shape[1] - 1)
         return rates.ravel()
 
-    def replayed(self, surprisal: bool = False, **constants: Any) -> NDArray[np.float64]:
+    def replayed(self, prompt_success: Any = 1.0, **constants: Any) -> NDArray[np.float64]:
         """The critical ``beta`` of every step under a stop rule, shape (n, T).
 
         Args:
-            surprisal: Feed the detector with surprisals in the place of regrets.
+            prompt_success: Shape (n,), for the rules that look at it.
             constants: Those of :class:`DetectorSettings`.
         """
-        statistics = RegretStatistics(*self.statistics)
-        columns = self.regrets
-        if surprisal:
-            columns = -self.logprobs
-            statistics = statistics.started(columns[np.arange(columns.shape[1]) < self.lengths[:, None]].clip(0))
         rows = [slice(length) for length in self.lengths]
         scores = replay(
             DetectorSettings(**constants),
-            statistics,
-            [column[row] for column, row in zip(columns, rows, strict=True)],
+            RegretStatistics(*self.statistics),
+            [column[row] for column, row in zip(self.regrets, rows, strict=True)],
             [column[row] for column, row in zip(self.values, rows, strict=True)],
             [False] * len(rows),
+            prompt_success,
         )
-        return np.pad(scores, ((0, 0), (0, self.regrets.shape[1] - scores.shape[1])), constant_values=-np.inf)
+        out = np.full(self.regrets.shape, -np.inf)
+        out[:, : scores.shape[1]] = scores
+        return out
 
 
 Score = Callable[[Recorded], NDArray[np.float64]]
 """Gives every step a number, shape (n, T): the response is stopped at the first step where it exceeds a threshold."""
 
 
-def _cusum(r: Recorded) -> NDArray[np.float64]:
-    """Page's cumulative sum of regrets above their mean: ``S <- max(0, S + g - mean)``."""
-    total, out = np.zeros(len(r.lengths)), np.zeros(r.regrets.shape)
-    for t in range(out.shape[1]):
-        total = np.maximum(0.0, total + r.regrets[:, t] - r.statistics[0])
-        out[:, t] = total
-    return out
-
-
-def _pays(r: Recorded) -> NDArray[np.float64]:
-    """The paper's rule, whose threshold grows as the tokens that are left to save grow fewer."""
-    left = np.maximum(r.lengths.mean() - np.arange(r.regrets.shape[1]), 1.0)
-    return r.replayed() * left / r.lengths.mean()
-
-
-def _where_siblings_are_right(r: Recorded) -> NDArray[np.float64]:
+def _where_pilots_are_right(r: Recorded) -> NDArray[np.float64]:
     """The paper's rule, only where half of the prompt's two first responses, or more, were right."""
     return np.where((r.siblings(first=2) >= 0.5)[:, None], r.replayed(), -np.inf)
 
@@ -132,18 +113,15 @@ def _where_siblings_are_right(r: Recorded) -> NDArray[np.float64]:
 SIGNALS: dict[str, Score] = {
     "regret_value (paper)": lambda r: r.replayed(),
     "regret_value, gate after": lambda r: r.replayed(gate="after"),
+    "regret_value, smoothing 0": lambda r: r.replayed(smoothing=0.0),
+    "regret_value, two pilots right": _where_pilots_are_right,
     "regret_only": lambda r: r.replayed(rule="regret_only"),
+    "regret_only, smoothing 0": lambda r: r.replayed(rule="regret_only", smoothing=0.0),
     "value_only": lambda r: r.replayed(rule="value_only"),
     "random": lambda r: r.replayed(rule="random"),
-    "largest regret": lambda r: r.regrets.astype(np.float64),
-    "surprisal for regret": lambda r: r.replayed(surprisal=True),
+    "regret_prompt": lambda r: r.replayed(rule="regret_prompt", prompt_success=r.siblings()),
     "largest surprisal": lambda r: -r.logprobs.astype(np.float64),
     "sum of surprisals": lambda r: -r.logprobs.cumsum(1, dtype=np.float64),
-    "CUSUM of regrets": _cusum,
-    "drop of the value": lambda r: lfilter([0.1], [1, -0.9], -np.diff(r.values, axis=1, prepend=r.values[:, :1])),
-    "regret against siblings' success": lambda r: r.replayed(rule="regret_only") / r.siblings().clip(_FLOOR)[:, None],
-    "regret_value where two pilots say so": _where_siblings_are_right,
-    "regret_value where it pays": _pays,
 }
 """Scores by name."""
 
@@ -271,7 +249,7 @@ def record(
 
 def _write(file: Path, task: Any, episodes: Sequence[Any], mean: float, var: float) -> None:
     longest = max(map(len, episodes))
-    columns = {
+    columns: dict[str, Any] = {
         name: np.stack([np.pad(getattr(e, name), (0, longest - len(e))) for e in episodes])
         for name in ("logprobs", "regrets", "values")
     }
