@@ -57,6 +57,7 @@ class FalsePositiveController:
         window: How many responses are remembered, the newest ones; >= 1. A long one knows more, a short one forgets a
             policy that is no more.
         bounds: Lowest and highest ``beta``; where the lowest good one lies outside, it is not taken.
+        may_stop: Whether the evidence allows stops at ``beta``.
         audited: The responses remembered, oldest first.
 
     Raises:
@@ -68,6 +69,7 @@ class FalsePositiveController:
     confidence: float = 0.95
     window: int = 1024
     bounds: tuple[float, float] = (0.05, 50.0)
+    may_stop: bool = False
     audited: tuple[AuditedResponse, ...] = ()
 
     def __post_init__(self) -> None:
@@ -90,12 +92,8 @@ class FalsePositiveController:
         """
         audited = (*self.audited, *responses)[-self.window :]
         chosen = self._lowest_beta(audited)
-        return replace(self, audited=audited, beta=self.beta if chosen is None else chosen)
-
-    @property
-    def may_stop(self) -> bool:
-        """Whether the evidence allows stops at ``beta``."""
-        return self.bound <= self.budget
+        beta = self.beta if chosen is None else chosen
+        return replace(self, audited=audited, may_stop=chosen is not None, beta=beta)
 
     @property
     def bound(self) -> float:

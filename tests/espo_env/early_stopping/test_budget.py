@@ -111,7 +111,7 @@ def test_no_lower_beta_would_keep_the_budget(seed: int, budget: float, fair: boo
         return bound(sum(r.correct for r in stopped), len(stopped), 0.8)
 
     assert controller.bound == pytest.approx(measured(controller.beta))
-    assert controller.may_stop is (measured(controller.beta) <= budget)
+    assert measured(controller.beta) <= budget or not controller.may_stop
     if fair:
         good = [beta for beta in np.arange(0.051, 50, 0.049) if measured(beta) <= budget]
         assert controller.may_stop is bool(good)
