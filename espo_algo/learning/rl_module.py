@@ -188,7 +188,7 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
 
 
 def state_numbers(state: EarlyStoppingState) -> dict[str, float]:
-    """What of a state of early stopping changes from batch to batch, but for audited responses, by the buffers' names."""
+    """What changes from batch to batch, but for audited responses, by the names of the buffers."""
     numbers = {
         "mean": state.statistics.mean,
         "var": state.statistics.var,
