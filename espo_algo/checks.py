@@ -18,11 +18,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from espo_algo.learning.advantages import get_advantage_estimator
 from espo_algo.learning.credit import AuditWeighting, StopCredit
-from espo_algo.learning.model import CriticKind, Dtype
+from espo_algo.learning.model import CriticKind, Dtype, check_keys_and_values
 from espo_algo.rollout.engines import EngineKind, get_engine
 from espo_algo.rollout.environment import make_vector_env
 from espo_algo.rollout.plans import EvaluationStops
-from espo_env.early_stopping import StatisticsStart
+from espo_env.early_stopping import Controller, StatisticsStart
 from espo_env.token_mdp import TokenMDP
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ _CHOICES = (
     ("early_stopping", "statistics_start", StatisticsStart),
     ("early_stopping", "stop_credit", StopCredit),
     ("early_stopping", "audit_weighting", AuditWeighting),
+    ("early_stopping", "controller", Controller),
 )
 _LOWEST = (
     ("generation", "max_new_tokens", 1),
@@ -174,6 +175,11 @@ def check_task(config: ESPOConfig) -> TokenMDP:
             f"expected prompts and responses of at most {context} tokens (the context of {config.model_name!r}), got "
             f"prompts of up to {mdp.task.max_prompt_tokens} and .generation(max_new_tokens={mdp.max_new_tokens})",
         )
+    if config.share_prompts:
+        try:
+            check_keys_and_values(model, mdp.max_length)
+        except ValueError as error:
+            _refuse(config, f".training(share_prompts=True): {error}")
     return mdp
 
 
@@ -245,6 +251,24 @@ def _check_batch(config: ESPOConfig) -> None:
             f"expected .generation(rollouts_per_prompt) >= 2 with dynamic_sampling_rounds="
             f"{config.dynamic_sampling_rounds}: one response has no spread, got {config.rollouts_per_prompt}",
         )
+    if not 0 <= config.pilots < max(config.rollouts_per_prompt, 1):
+        _refuse(
+            config,
+            f"expected .early_stopping(pilots) in [0, rollouts_per_prompt={config.rollouts_per_prompt}), "
+            f"got {config.pilots}",
+        )
+    if config.stop_credit == "audited" and config.pilots:
+        _refuse(
+            config,
+            f"expected .early_stopping(pilots=0) with stop_credit='audited', whose responses run on with one "
+            f"probability, got {config.pilots}",
+        )
+    if config.controller == "false_positive_rate" and not config.shadow_fraction:
+        _refuse(
+            config,
+            "expected .early_stopping(shadow_fraction) > 0 with controller='false_positive_rate', which learns from "
+            "responses that run on, got 0",
+        )
     prompts, rest = divmod(config.total_train_batch_size, config.rollouts_per_prompt)
     if rest:
         _refuse(
@@ -269,6 +293,12 @@ def _check_batch(config: ESPOConfig) -> None:
             config,
             f"expected .early_stopping(stop_credit='reward') with advantage_estimator='group', which asks no critic, "
             f"got {config.stop_credit!r}",
+        )
+    if config.share_prompts and config.gradient_checkpointing:
+        _refuse(
+            config,
+            "expected .language_model(gradient_checkpointing=False) with .training(share_prompts=True), got True: "
+            "recomputing a layer would leave out the prompts' keys and values",
         )
     if config.grad_clip is not None and config.grad_clip_by != "global_norm":
         _refuse(config, f"expected .training(grad_clip_by='global_norm'), got {config.grad_clip_by!r}")

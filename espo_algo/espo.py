@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -38,15 +39,18 @@ from espo_algo.episodes import TokenEpisode
 from espo_algo.evaluation.in_training import evaluate_in_training
 from espo_algo.learning.batching import WholeEpisodeTrainingData
 from espo_algo.learning.model import LanguageModelWithCritic
+from espo_algo.manifest import MANIFEST, verify_checkpoint, write_manifest
 from espo_algo.metrics import log_rollouts
 from espo_algo.policy import Policy
 from espo_algo.rollout.dynamic_sampling import choose_batch, log_dropped, with_spread
 from espo_algo.rollout.engines import get_engine
 from espo_algo.rollout.env_runner import ESPOEnvRunner
 from espo_algo.rollout.plans import Planner, ResponsePlan
-from espo_algo.weight_sync.calls import ask_learners, update_learners
+from espo_algo.rollout.prompt_success import PromptSuccess
+from espo_algo.weight_sync.calls import ask_learners, check_learners, update_learners
 from espo_algo.weight_sync.packing import unpack_state
 from espo_algo.weight_sync.sync import sync_weights
+from espo_env.early_stopping import FalsePositiveController
 from espo_env.tasks.order import ProblemOrder
 from espo_env.token_mdp import TokenMDP
 
@@ -71,6 +75,7 @@ class ESPO(PPO):
     eval_env_runner_group: EnvRunnerGroup | None
     _planner: Planner
     _responses_planned: int
+    _prompt_success: PromptSuccess
 
     @classmethod
     def get_default_config(cls) -> ESPOConfig:
@@ -79,6 +84,7 @@ class ESPO(PPO):
 
     def training_step(self) -> None:
         """One iteration: sample, update, adapt, synchronise."""
+        check_learners(self.learner_group)  # before responses are written that nobody learns from
         with self._timer(ENV_RUNNER_SAMPLING_TIMER):
             # The engines stop a response where its regret outgrows what the critic's value allows.
             sampled = self._sample()
@@ -129,9 +135,14 @@ class ESPO(PPO):
     def _collect_next(self, planner: Planner, count: int) -> list[TokenEpisode]:
         """The next responses of the run; those of runners that died are missing, and counted."""
         first, self._responses_planned = self._responses_planned, self._responses_planned + count
-        episodes = self.collect(self.env_runner_group, planner.plans(range(first, self._responses_planned)))
-        self.metrics.log_value("num_missing_episodes_lifetime", count - len(episodes), reduce="lifetime_sum")
-        return [*episodes.values()]
+        plans = [
+            replace(plan, prompt_success=self._prompt_success.rate(plan.problem_index))
+            for plan in planner.plans(range(first, self._responses_planned))
+        ]
+        episodes = [*self.collect(self.env_runner_group, plans).values()]
+        self.metrics.log_value("num_missing_episodes_lifetime", len(plans) - len(episodes), reduce="lifetime_sum")
+        self._prompt_success.update([episode for episode in episodes if episode.is_trainable])
+        return episodes
 
     def _choose(self, sampled: list[TokenEpisode]) -> list[TokenEpisode]:
         """What the iteration learns from, where dynamic sampling has brought more."""
@@ -178,6 +189,12 @@ class ESPO(PPO):
             (("mismatch", "ratio_max"), measured["mismatch_ratio_max"]),
         ):
             self.metrics.log_value(name, number, reduce="mean", window=1)
+        if isinstance(state.tolerance, FalsePositiveController):
+            self.metrics.log_dict(
+                {"false_positive_bound": state.tolerance.bound, "audited": len(state.tolerance.audited)},
+                reduce="mean",
+                window=1,
+            )
 
     # --- runners ------------------------------------------------------------------------------------------------
 
@@ -195,7 +212,12 @@ class ESPO(PPO):
         if not group.num_remote_workers():
             return dict(enumerate(group.local_env_runner.sample(plans=plans)))
         runners, newest = group.healthy_worker_ids(), self.version_sent(group)
-        shares = {runner: range(i, len(plans), len(runners)) for i, runner in enumerate(runners)}
+        # Responses to a prompt stay together: some may wait for what the others turn out to be.
+        turns = {group: turn for turn, group in enumerate(dict.fromkeys(plan.group for plan in plans))}
+        shares = {
+            runner: [number for number, plan in enumerate(plans) if turns[plan.group] % len(runners) == i]
+            for i, runner in enumerate(runners)
+        }
 
         def sample(runner: ESPOEnvRunner) -> tuple[int, list[TokenEpisode] | None]:
             index = int(runner.worker_index)
@@ -300,7 +322,10 @@ class ESPO(PPO):
         """Checks the task against the model before any actor starts, then builds everything."""
         self.mdp = config.check_task()
         order = ProblemOrder(self.mdp.task.num_problems(self.mdp.split), config.seed)
-        self._planner = Planner(order.__getitem__, config.seed or 0, config.rollouts_per_prompt, config.shadow_fraction)
+        self._planner = Planner(
+            order.__getitem__, config.seed or 0, config.rollouts_per_prompt, config.shadow_fraction, config.pilots
+        )
+        self._prompt_success = PromptSuccess()
         self._responses_planned = 0
         self._weights_lock = threading.RLock()
         self._versions: dict[int, int] = {}
@@ -308,10 +333,16 @@ class ESPO(PPO):
         self._send_to_all()
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """RLlib's state, and how many responses were planned: a restored run goes on with the next problem and seed."""
+        """RLlib's state, how many responses were planned, and what is known of the problems.
+
+        So a restored run goes on with the next problem and seed.
+        """
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component(_DRIVER_STATE, components, not_components):
-            state[_DRIVER_STATE] = {"responses_planned": self._responses_planned}
+            state[_DRIVER_STATE] = {
+                "responses_planned": self._responses_planned,
+                "prompt_success": self._prompt_success.get_state(),
+            }
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -319,11 +350,31 @@ class ESPO(PPO):
         super().set_state(state)
         if _DRIVER_STATE in state:
             self._responses_planned = state[_DRIVER_STATE]["responses_planned"]
+            self._prompt_success.set_state(state[_DRIVER_STATE]["prompt_success"])
         if COMPONENT_LEARNER_GROUP in state:
             self._send_to_all()
 
+    def save_to_path(self, path: Any = None, **kwargs: Any) -> str:
+        """Saves a checkpoint; in a local folder with its files' checksums (:mod:`espo_algo.manifest`).
+
+        Raises:
+            RuntimeError: If a learner is dead.
+        """
+        check_learners(self.learner_group)
+        saved = str(super().save_to_path(path, **kwargs))
+        check_learners(self.learner_group)  # RLlib does not look whether they have saved anything
+        if Path(saved).is_dir():
+            write_manifest(saved)
+        return saved
+
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
-        """Restores a checkpoint, or a component of it, and sends the weights to every runner."""
+        """Restores a checkpoint, or a component of it, and sends the weights to every runner.
+
+        Raises:
+            BrokenCheckpointError: If the checkpoint has checksums, and a file is not what was written.
+        """
+        if (Path(path) / MANIFEST).is_file():
+            verify_checkpoint(path)
         super().restore_from_path(path, *args, **kwargs)
         self._send_to_all()
 

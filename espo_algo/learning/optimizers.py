@@ -15,7 +15,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from espo_algo.learning.across import AcrossLearners
-from espo_algo.learning.batching import SequenceBatch
+from espo_algo.learning.batching import TrainingBatch
 from espo_algo.learning.model import LanguageModelWithCritic
 
 __all__ = ["clipped_step", "critic_parameters", "weight_scales"]
@@ -27,7 +27,7 @@ def critic_parameters(model: LanguageModelWithCritic) -> list[Parameter]:
     return [*model.value_head.parameters(), *trunk]
 
 
-def weight_scales(across: AcrossLearners, batches: Sequence[SequenceBatch]) -> dict[str, float]:
+def weight_scales(across: AcrossLearners, batches: Sequence[TrainingBatch]) -> dict[str, float]:
     """How much the weights of audited stops raise the norm of each optimiser's gradient.
 
     The root of the ratio of the mean squares, with weights and without, of what multiplies each token's gradient: the
