@@ -294,7 +294,8 @@ class ESPOConfig(PPOConfig):
                 false-positive rate while training.
             pilots: The first so many responses to a prompt run on, and the others wait for their grades: how many were
                 right is the others' ``prompt_success``. 0 (ours): it is the problem's running success rate over the
-                run. ``rule="regret_siblings"`` and ``"regret_prompt"`` look at it.
+                run. ``rule="regret_siblings"`` and ``"regret_prompt"`` look at it. In evaluation it is 1, as for a
+                problem that was never seen.
             stops_in_evaluation: In evaluation: ``"off"``, ``"mark"`` (measures false positives) or ``"stop"``.
         """
         arguments = dict(locals())
