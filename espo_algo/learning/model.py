@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-__all__ = ["CriticKind", "Dtype", "LanguageModelWithCritic"]
+from espo_algo.schema import CriticKind
 
-CriticKind = Literal["shared", "separate"]
-"""Whether the critic is a head on the policy's trunk, or has a trunk of its own."""
-Dtype = Literal["float32", "bfloat16"]
-"""What a model computes in."""
+__all__ = ["LanguageModelWithCritic"]
 
 
 class LanguageModelWithCritic(nn.Module):
