@@ -1,6 +1,6 @@
 """Trained models as ordinary Hugging Face folders.
 
-- :func:`export`: writes ``policy`` and ``critic``.
+- :func:`export`: writes the policy, and in it a folder ``critic``.
 - :func:`save_tokenizer`: what belongs beside a model's weights.
 """
 
@@ -18,15 +18,18 @@ from espo_env.tasks import Task
 if TYPE_CHECKING:
     from espo_algo.espo import ESPO
 
-__all__ = ["export", "save_tokenizer"]
+__all__ = ["CRITIC", "export", "save_tokenizer"]
+
+CRITIC = "critic"
+"""The critic's folder in that of the policy."""
 
 
 def export(algo: ESPO, folder: str | Path) -> Path:
-    """Writes the learner's current weights, in float32, each folder with its tokenizer.
+    """Writes the learner's current weights, in float32, each with its tokenizer.
 
-    - ``policy``: for ``AutoModelForCausalLM.from_pretrained``, and so for any engine or trainer.
-    - ``critic``: for ``AutoModelForTokenClassification.from_pretrained``; its one logit at position ``i`` is the value
-      of the text up to and including token ``i``.
+    - The folder itself: the policy, for ``AutoModelForCausalLM.from_pretrained``, and so for any engine or trainer.
+    - ``critic`` in it: for ``AutoModelForTokenClassification.from_pretrained``; its one logit at position ``i`` is the
+      value of the text up to and including token ``i``.
 
     Args:
         algo: Where its learners are does not matter.
@@ -41,9 +44,9 @@ def export(algo: ESPO, folder: str | Path) -> Path:
     folder = Path(folder)
     model = algo.policy().model
     critic = _as_token_classifier(model)
-    for name, part in (("policy", model.policy), ("critic", critic)):
-        part.save_pretrained(folder / name)
-        save_tokenizer(algo.config.model_name, algo.mdp.task, folder / name)
+    for target, part in ((folder, model.policy), (folder / CRITIC, critic)):
+        part.save_pretrained(target)
+        save_tokenizer(algo.config.model_name, algo.mdp.task, target)
     return folder
 
 

@@ -126,10 +126,10 @@ def write_report(runs: Sequence[Path], output: Path, rows: int = 12) -> str:
         parts.append(f"{name}\n{format_table(_COLUMNS, cells)}\n")
     parts.append(f"curves: {plot_curves(histories, output / 'curves.png')}")
     for run in runs:
-        if (run / RESPONSES).is_file() and (run / EXPORT / "policy").is_dir():
+        if (run / RESPONSES).is_file() and (run / EXPORT).is_dir():
             episodes = [to_episode(row) for _, row in read_rows(run / RESPONSES)]
             page = output / (f"responses-{run.name}.html" if len(runs) > 1 else "responses.html")
-            tokenizer = Tokenizer.from_pretrained(run / EXPORT / "policy")
+            tokenizer = Tokenizer.from_pretrained(run / EXPORT)
             parts.append(f"responses: {write_responses(episodes, tokenizer, page, f'{run}: responses')}")
     return "\n".join(parts)
 

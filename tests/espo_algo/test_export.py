@@ -20,13 +20,13 @@ def test_exported_folders_give_the_learners_logits_and_values(coin_config, tmp_p
     tokens = torch.tensor([[1, 2, 3, 4]])
     with torch.no_grad():
         hidden, critic_hidden = model.hidden_states(tokens)
-        policy = AutoModelForCausalLM.from_pretrained(folder / "policy")(tokens).logits
+        policy = AutoModelForCausalLM.from_pretrained(folder)(tokens).logits
         values = AutoModelForTokenClassification.from_pretrained(folder / "critic")(tokens).logits[..., 0]
         np.testing.assert_allclose(policy[..., : model.vocab_size], model.project(hidden), atol=1e-5)
         np.testing.assert_allclose(values, model.value(critic_hidden), atol=1e-5)
         assert values.abs().max() > 0
-    for name in ("policy", "critic"):
-        tokenizer = AutoTokenizer.from_pretrained(folder / name)
+    for part in (folder, folder / "critic"):
+        tokenizer = AutoTokenizer.from_pretrained(part)
         assert tokenizer("abc")["input_ids"] == CoinTask().tokenizer.encode("abc")
         assert tokenizer.eos_token_id == CoinTask().tokenizer.eos_token_id
     algo.stop()
