@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from espo_algo.commands.terminal import Seed, messages, on_device, ray_started
+from espo_algo.commands.terminal import Seed, check_output, messages, on_device, ray_started
 
 __all__ = ["evaluate"]
 
@@ -42,6 +42,7 @@ def evaluate(
     from espo_algo.evaluation.benchmark import DataSet, format_scores, math_data_set, run_benchmark
 
     with messages(), ray_started(is_checkpoint(model)):
+        check_output(output)
         policy = load_policy(model, None if config is None else load_config(config)[0])
         if early_stopping and policy.early_stopping is None:
             raise ValueError(f"expected a checkpoint of a run with --early-stopping, got the model {model!r}")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from espo_algo.commands.terminal import ConfigFile, messages, ray_started
+from espo_algo.commands.terminal import ConfigFile, check_output, messages, ray_started
 
 __all__ = ["train"]
 
@@ -18,14 +18,26 @@ def train(
     config: ConfigFile,
     resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint in the output folder.")] = False,
     output: Annotated[Path | None, typer.Option(help="Output folder, instead of run.output.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, and print what would run: batch, memory, actors.")
+    ] = False,
 ) -> None:
     """Trains; writes a log, checkpoints, responses and the trained model."""
     from espo_algo.commands.config_file import load_config
-    from espo_algo.commands.run_folder import train as train_in_folder
 
-    with messages(), ray_started():
+    with messages():
         settings, run = load_config(config)
         run = run if output is None else replace(run, output=str(output))
+        check_output(Path(run.output))
+        settings.validate()
+        if dry_run:
+            from espo_algo.commands.dry_run import describe
+
+            typer.echo(describe(settings, run))
+            raise typer.Exit
+    with messages(), ray_started():
+        from espo_algo.commands.run_folder import train as train_in_folder
+
         folder = train_in_folder(settings, run, resume)
         shutil.copy(config, folder / f"config{config.suffix}")
     typer.echo(f"done: {folder} (espo report {folder})")
