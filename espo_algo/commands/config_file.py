@@ -87,7 +87,7 @@ def read_file(path: str | Path) -> dict[str, dict[str, Any]]:
     try:
         text = path.read_text("utf-8")
         if path.suffix == ".json":
-            content = json.loads(text, object_pairs_hook=_without_repeats)
+            content: Any = json.loads(text, object_pairs_hook=_without_repeats)
         elif path.suffix in (".yaml", ".yml"):
             content = yaml.load(text, _Loader)  # a subclass of SafeLoader
         else:

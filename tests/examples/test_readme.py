@@ -16,7 +16,7 @@ from espo_algo.experiments.starts import make_start
 
 ROOT = Path(__file__).parents[2]
 SMALL = ROOT / "examples" / "arithmetic_2_cores.yaml"
-ITERATIONS = 20
+ITERATIONS = 10
 
 
 @pytest.fixture(scope="module")
