@@ -37,7 +37,8 @@ def load_policy(path: str | Path, config: ESPOConfig | None = None, checkpoint: 
 
     Raises:
         FileNotFoundError: If the path is none of these.
-        ValueError: If it is a hub name, and the hub does not have it or is out of reach; if it is a checkpoint, and ``checkpoint`` is False.
+        ValueError: If it is a checkpoint, and ``checkpoint`` is False; if it is a hub name, and the hub does not have it
+            or is out of reach.
         BrokenCheckpointError: If the checkpoint is not what was written.
     """
     path = Path(path)
