@@ -37,8 +37,8 @@ def load_policy(path: str | Path, config: ESPOConfig | None = None, checkpoint: 
 
     Raises:
         FileNotFoundError: If the path is none of these.
-        ValueError: If it is a checkpoint, and ``checkpoint`` is False; if it is a hub name, and the hub does not have it
-            or is out of reach.
+        ValueError: If it is a checkpoint, and ``checkpoint`` is False; if it is a hub name that the hub does not
+            have, or with the hub out of reach.
         BrokenCheckpointError: If the checkpoint is not what was written.
     """
     path = Path(path)
