@@ -19,9 +19,10 @@ from ray.rllib.algorithms.ppo.ppo import PPOConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from espo_algo.learning.advantages import get_advantage_estimator
+from espo_algo.learning.model import check_keys_and_values
 from espo_algo.rollout.engines import EngineKind, get_engine
 from espo_algo.rollout.environment import make_vector_env
-from espo_algo.schema import FIELDS, SECTIONS, UNREAD, check_sections, section_keys
+from espo_algo.schema import FIELDS, SECTIONS, UNREAD, WITHOUT_FIELD, check_sections, section_keys
 from espo_env.token_mdp import TokenMDP
 
 if TYPE_CHECKING:
@@ -35,17 +36,20 @@ _PROBLEMS_TRIED = 16
 
 
 def check_values(config: ESPOConfig) -> None:
-    """Each keyword's value by itself; those of ``evaluation_config`` are checked as the evaluation's configuration.
+    """Each keyword's value by itself; those of ``evaluation_config`` when the evaluation's configuration is checked.
 
     Raises:
         ValueError: With a line for each wrong value: the keyword, what was expected, what came.
     """
     given = {
-        section: {key: getattr(config, FIELDS.get((section, key), key)) for key in section_keys(section)}
+        section: {
+            key: getattr(config, FIELDS.get((section, key), key))
+            for key in section_keys(section)
+            if (section, key) not in WITHOUT_FIELD
+        }
         for section in SECTIONS
         if section != "run"
     }
-    del given["evaluation"]["evaluation_config"]
     check_sections(given, ".{}({})")
 
 
@@ -153,6 +157,11 @@ def check_task(config: ESPOConfig) -> TokenMDP:
             f"expected prompts and responses of at most {context} tokens (the context of {config.model_name!r}), got "
             f"prompts of up to {mdp.task.max_prompt_tokens} and .generation(max_new_tokens={mdp.max_new_tokens})",
         )
+    if config.share_prompts:
+        try:
+            check_keys_and_values(model, mdp.max_length)
+        except ValueError as error:
+            _refuse(config, f".training(share_prompts=True): {error}")
     return mdp
 
 
@@ -211,6 +220,18 @@ def _check_engine(config: ESPOConfig, kind: EngineKind) -> None:
 
 
 def _check_batch(config: ESPOConfig) -> None:
+    if config.pilots >= config.rollouts_per_prompt:
+        _refuse(
+            config,
+            f"expected .early_stopping(pilots) in [0, rollouts_per_prompt={config.rollouts_per_prompt}), "
+            f"got {config.pilots}",
+        )
+    if config.controller == "false_positive_rate" and not config.shadow_fraction:
+        _refuse(
+            config,
+            "expected .early_stopping(shadow_fraction) > 0 with controller='false_positive_rate', which learns from "
+            "responses that run on, got 0",
+        )
     prompts, rest = divmod(config.total_train_batch_size, config.rollouts_per_prompt)
     if rest:
         _refuse(
@@ -229,6 +250,12 @@ def _check_batch(config: ESPOConfig) -> None:
             config,
             f"expected top_p 1, top_k 0 and greedy False in training (they bias PPO's ratio; put them into "
             f".evaluation(evaluation_config=...)), got {config.top_p}, {config.top_k} and {config.greedy}",
+        )
+    if config.share_prompts and config.gradient_checkpointing:
+        _refuse(
+            config,
+            "expected .language_model(gradient_checkpointing=False) with .training(share_prompts=True), got True: "
+            "recomputing a layer would leave out the prompts' keys and values",
         )
     per_learner = config.train_batch_size_per_learner
     steps = config.num_epochs * -(-per_learner // (config.minibatch_size or per_learner))

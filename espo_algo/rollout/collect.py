@@ -7,15 +7,15 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 import numpy as np
 
 from espo_algo.episodes import TokenEpisode
 from espo_algo.rollout.engine import Engine, GenerationRequest
 from espo_algo.rollout.plans import ResponsePlan
+from espo_algo.rollout.prompt_success import PilotQueue
 from espo_env.grading import Grade
 from espo_env.types import StopReason
 from espo_env.wrappers import VectorRegretTermination
@@ -54,27 +54,26 @@ def stream(
         alone: that episode ends with ``StopReason.ERROR``, is logged, and the others go on.
     """
     base = env.unwrapped
-    waiting = deque(range(len(plans)))
+    queue = PilotQueue(plans)
     free = list(range(env.num_envs))
     slot_of: dict[int, int] = {}
     grading: list[tuple[TokenEpisode, Future[Grade]]] = []
     try:
-        while waiting or engine.num_unfinished:
-            taken = [(free.pop(), waiting.popleft()) for _ in range(min(len(free), len(waiting)))]
-            errors = _pose(env, [slot for slot, _ in taken], [plans[plan].problem_index for _, plan in taken])
-            requests = []
-            for (slot, plan), error in zip(taken, errors, strict=True):
+        while queue or queue.num_held or engine.num_unfinished:
+            taken = [(free.pop(), number) for number in queue.take(len(free))]
+            errors = _pose(env, [slot for slot, _ in taken], [plans[number].problem_index for _, number in taken])
+            requests, over = [], []
+            for (slot, number), error in zip(taken, errors, strict=True):
+                plan = queue.plans[number]
                 if error is not None:
                     nothing = np.zeros(0, np.int32)
                     free.append(slot)
-                    lost = TokenEpisode(nothing, nothing, StopReason.ERROR, request_id=plan, group=plans[plan].group)
-                    yield plan, _lost(lost, error)
+                    lost = TokenEpisode(nothing, nothing, StopReason.ERROR, request_id=number, group=plan.group)
+                    over.append(_lost(lost, error))
                     continue
-                slot_of[plan] = slot
-                prompt = base.prompt_tokens(slot)
-                requests.append(
-                    GenerationRequest(plan, prompt, plans[plan].seed, base.mdp.max_new_tokens, plans[plan].mark_only)
-                )
+                slot_of[number] = slot
+                prompt, most = base.prompt_tokens(slot), base.mdp.max_new_tokens
+                requests.append(GenerationRequest(number, prompt, plan.seed, most, plan.mark_only, plan.prompt_success))
             engine.submit(requests)
             done = engine.step()
             slots = [slot_of.pop(episode.request_id) for episode in done]
@@ -84,18 +83,25 @@ def stream(
             free += slots
             for i, (slot, episode) in enumerate(zip(slots, done, strict=True)):
                 episode.problem = problems[slot]
-                episode.group = plans[episode.request_id].group
+                plan = queue.plans[episode.request_id]
+                episode.group, episode.shadow = plan.group, plan.mark_only
+                episode.prompt_success = plan.prompt_success
                 episode.reward = float(outcome.rewards[i])
                 episode.truncated = bool(outcome.truncations[i])
                 if (error := outcome.errors[i]) is not None:
-                    yield episode.request_id, _lost(episode, error)
+                    over.append(_lost(episode, error))
                 elif episode.stop_reason is StopReason.EOS:
                     grading.append((episode, base.mdp.submit(episode.problem, episode.response_tokens)))
                 else:
-                    yield episode.request_id, episode
+                    over.append(episode)
+            if queue.num_held and not queue and not engine.num_unfinished:
+                wait([verdict for _, verdict in grading], return_when=FIRST_COMPLETED)  # for a pilot's grade
             for pair in [pair for pair in grading if pair[1].done()]:
                 grading.remove(pair)
-                yield pair[0].request_id, _graded(*pair)
+                over.append(_graded(*pair))
+            for episode in over:
+                queue.answered(episode)
+                yield episode.request_id, episode
     except BaseException:
         engine.abort()  # or the next call would find it busy
         raise

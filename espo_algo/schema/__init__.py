@@ -7,7 +7,7 @@
 A keyword of one of ``ESPOConfig``'s methods stands either in ``sections.py`` or in ``unread.py``; a test compares them.
 """
 
-from espo_algo.schema.check import FIELDS, check_sections, section_keys
+from espo_algo.schema.check import FIELDS, WITHOUT_FIELD, check_sections, section_keys
 from espo_algo.schema.sections import SECTIONS
 from espo_algo.schema.types import CriticKind, Dtype, EvaluationStops
 from espo_algo.schema.unread import UNREAD
@@ -16,6 +16,7 @@ __all__ = [
     "FIELDS",
     "SECTIONS",
     "UNREAD",
+    "WITHOUT_FIELD",
     "CriticKind",
     "Dtype",
     "EvaluationStops",

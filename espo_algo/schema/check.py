@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from espo_algo.schema.sections import SECTIONS
 from espo_algo.schema.unread import UNREAD
 
-__all__ = ["FIELDS", "check_sections", "section_keys"]
+__all__ = ["FIELDS", "WITHOUT_FIELD", "check_sections", "section_keys"]
 
 FIELDS = {
     ("language_model", "model"): "model_name",
@@ -34,6 +34,9 @@ FIELDS = {
     ("reporting", "custom_stats_cls_lookup"): "stats_cls_lookup",
 }
 """(section, keyword) -> field of ``ESPOConfig``, where keyword and field have different names."""
+
+WITHOUT_FIELD = {("early_stopping", "preset"), ("evaluation", "evaluation_config")}
+"""(section, keyword) that only sets other fields, or those of another configuration."""
 
 _KINDS = {name: get_type_hints(section, include_extras=True) for name, section in SECTIONS.items()}
 _VALIDATORS = {name: TypeAdapter(section) for name, section in SECTIONS.items()}

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Lt
 from typing_extensions import TypedDict  # before Python 3.12 pydantic takes no other
 
+from espo_algo.presets import Preset
 from espo_algo.schema.types import (
     Count,
     CriticKind,
@@ -35,7 +36,7 @@ from espo_algo.schema.types import (
     Text,
     Truth,
 )
-from espo_env.early_stopping import StatisticsStart
+from espo_env.early_stopping import Controller, Gate, StatisticsStart
 
 __all__ = ["SECTIONS"]
 
@@ -89,7 +90,14 @@ class Generation(TypedDict, total=False):
 class EarlyStopping(TypedDict, total=False):
     """The failure detector, and what adapts it between batches."""
 
+    preset: Preset
     rule: Text
+    gate: Gate
+    controller: Controller
+    budget: Annotated[Float, Gt(0), Lt(1)]
+    confidence: Annotated[Float, Gt(0), Lt(1)]
+    audit_window: Count
+    pilots: Natural
     fail_reward: Float
     beta: Float | Literal["auto"]
     beta_bounds: Annotated[tuple[Float, Float], "two numbers [low, high]"]
@@ -121,6 +129,7 @@ class Training(TypedDict, total=False):
     advantage_estimator: Text
     normalize_advantages: Truth
     max_tokens_per_microbatch: Count
+    share_prompts: Truth
     importance_weight_cap: Annotated[Float, Ge(1)] | None
     gamma: Share
     lambda_: Share
