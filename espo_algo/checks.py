@@ -41,6 +41,9 @@ _LOWEST = (
     ("training", "max_tokens_per_microbatch", 1),
     ("training", "importance_weight_cap", 1),
     ("fault_tolerance", "max_empty_rounds", 1),
+    ("fault_tolerance", "max_skipped_steps", 1),
+    ("fault_tolerance", "wait_factor", 1),
+    ("fault_tolerance", "wait_floor_s", 0),
 )
 
 UNREAD = {

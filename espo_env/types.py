@@ -103,8 +103,8 @@ class Trajectory:
     """First step at which the detector fired, -1 if it never did. With ``stop_reason`` REGRET it is ``T - 1``."""
     truncated: bool = False
     """Whether the response was cut from outside, so that a learner bootstraps behind its last state."""
-    correct: bool | None = None
-    """The grader's verdict; None where nothing was graded."""
+    correct: bool | float | None = None
+    """The grader's verdict, or the share of the reward that it gave; None where nothing was graded."""
     problem: Problem | None = None
 
     def __len__(self) -> int:

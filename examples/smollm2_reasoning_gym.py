@@ -167,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = build_config(model, iterations=iterations, quick=options.quick, seed=options.seed)
     run = RunOptions(iterations=iterations, output=str(options.output / "run"), keep_checkpoints=1)
     before = measure(config, model, num_problems)
-    ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    start_ray(logging_level=logging.ERROR, log_to_driver=False)
     folder = train(config, run, resume=True)
     ray.shutdown()
     after = measure(config, folder / EXPORT / "policy", num_problems)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 import numpy as np
 
@@ -17,12 +17,18 @@ from espo_algo.episodes import TokenEpisode
 from espo_algo.rollout.engine import Engine, GenerationRequest
 from espo_algo.rollout.plans import ResponsePlan
 from espo_env.grading import Grade
+from espo_env.grading.judge import check_grade
 from espo_env.types import StopReason
 from espo_env.wrappers import VectorRegretTermination
 
 __all__ = ["collect", "stream"]
 
 logger = logging.getLogger(__name__)
+
+_MEASURED = ("logprobs", "regrets", "values", "z")
+"""Columns in which every number is finite; a threshold may be infinite."""
+_PATIENCE = 5.0
+"""Seconds more than a task's own limit, which comes first and says what it was."""
 
 
 def collect(engine: Engine, env: VectorRegretTermination, plans: Sequence[ResponsePlan]) -> list[TokenEpisode]:
@@ -51,7 +57,9 @@ def stream(
 
     Yields:
         Number of a plan, and its episode. What the task raises, posing a problem or grading, loses its own response
-        alone: that episode ends with ``StopReason.ERROR``, is logged, and the others go on.
+        alone: that episode ends with ``StopReason.ERROR``, is logged, and the others go on. So does a verdict that is
+        no number in [0, 1] (``InvalidGrade``), one that does not come in time (``TimeoutError``), and a value or
+        log-probability that is not finite (``FloatingPointError``).
     """
     base = env.unwrapped
     waiting = deque(range(len(plans)))
@@ -87,7 +95,7 @@ def stream(
                 episode.group = plans[episode.request_id].group
                 episode.reward = float(outcome.rewards[i])
                 episode.truncated = bool(outcome.truncations[i])
-                if (error := outcome.errors[i]) is not None:
+                if (error := outcome.errors[i] or _broken(episode)) is not None:
                     yield episode.request_id, _lost(episode, error)
                 elif episode.stop_reason is StopReason.EOS:
                     grading.append((episode, base.mdp.submit(episode.problem, episode.response_tokens)))
@@ -99,18 +107,37 @@ def stream(
     except BaseException:
         engine.abort()  # or the next call would find it busy
         raise
-    for episode, verdict in grading:
-        yield episode.request_id, _graded(episode, verdict)
+    while grading:
+        # Graders that work in parallel may have a queue: the limit is for the next verdict, whichever it is.
+        wait([verdict for _, verdict in grading], base.task.grade_timeout_s + _PATIENCE, FIRST_COMPLETED)
+        ready = [pair for pair in grading if pair[1].done()]
+        for pair in ready or grading.copy():
+            grading.remove(pair)
+            yield pair[0].request_id, _graded(*pair)
 
 
 def _graded(episode: TokenEpisode, verdict: Future[Grade]) -> TokenEpisode:
+    if not verdict.done():
+        return _lost(episode, TimeoutError("expected a grade within the task's grade_timeout_s, got none"))
     try:
-        episode.grade = verdict.result()
+        episode.grade = check_grade(verdict.result())
     except Exception as error:
         return _lost(episode, error)
     episode.correct = episode.grade.correct
     episode.reward = float(episode.correct)
     return episode
+
+
+def _broken(episode: TokenEpisode) -> FloatingPointError | None:
+    """What is not finite in an episode, and would spread over the whole batch."""
+    if not np.isfinite(episode.reward):
+        return FloatingPointError(f"expected a finite reward, got {episode.reward}")
+    for name in _MEASURED:
+        column = getattr(episode, name)
+        if not np.isfinite(column).all():
+            step = int(np.isfinite(column).argmin())
+            return FloatingPointError(f"expected finite {name}, got {column[step]} at token {step} of a response")
+    return None
 
 
 def _pose(env: VectorRegretTermination, slots: list[int], indices: list[int]) -> list[Exception | None]:
@@ -132,5 +159,6 @@ def _pose(env: VectorRegretTermination, slots: list[int], indices: list[int]) ->
 
 def _lost(episode: TokenEpisode, error: Exception) -> TokenEpisode:
     logger.warning("A response was lost: %r", error)
-    episode.stop_reason, episode.error, episode.reward = StopReason.ERROR, type(error).__name__, 0.0
+    episode.stop_reason, episode.reward = StopReason.ERROR, 0.0
+    episode.error, episode.message = type(error).__name__, str(error)
     return episode

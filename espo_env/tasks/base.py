@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from espo_env.grading import Grade
+from espo_env.grading.background import default_background
 from espo_env.tokenizer import Tokenizer
 
 __all__ = ["Problem", "Split", "Task"]
@@ -49,7 +50,12 @@ class Task(ABC):
 
     Args:
         tokenizer: Turns prompts into tokens and responses into text; its end-of-sequence token ends a response.
+
+    Attributes:
+        grade_timeout_s: How long a grade may take in training and evaluation, in seconds; then its response is lost.
     """
+
+    grade_timeout_s: float = 60.0
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
@@ -71,13 +77,12 @@ class Task(ABC):
         """The verdict on a response that ended by itself. Never raises because of what the response says."""
 
     def submit(self, problem: Problem, response: str) -> Future[Grade]:
-        """Starts grading; whoever decodes meanwhile need not wait. Here it is done at once, for graders that are quick.
+        """Starts grading; whoever decodes meanwhile need not wait.
 
-        A task whose grader takes its time overrides this one as well.
+        Here one response after the other is graded in a thread, for graders that are quick. One that hangs loses its
+        own response after ``grade_timeout_s``. A task whose grader takes its time overrides this one as well.
         """
-        verdict: Future[Grade] = Future()
-        verdict.set_result(self.grade(problem, response))
-        return verdict
+        return default_background().submit(lambda: self.grade(problem, response), self.grade_timeout_s)
 
     @property
     @abstractmethod

@@ -1,0 +1,37 @@
+"""A cluster of one's own: who can reach it. In processes of their own, because the tests have a Ray already."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+LISTENERS = """
+import os, psutil, ray, subprocess, sys
+from espo_algo.local_ray import start_ray
+
+start_ray(num_cpus=1, logging_level="ERROR", log_to_driver=False)
+remote = ray.remote(lambda: 7)
+print(ray.get(remote.remote()))
+me = psutil.Process()
+found = [c.laddr.ip for p in [me, *me.children(recursive=True)] for c in p.net_connections("inet") if c.status == "LISTEN"]
+print(len(found), {ip.removeprefix("::ffff:") for ip in found})
+stranger = {**os.environ, "RAY_AUTH_TOKEN": "0" * 64}
+code = f"import ray; ray.init({ray.get_runtime_context().gcs_address!r}, logging_level='ERROR'); print('came in')"
+out = subprocess.run([sys.executable, "-c", code], env=stranger, capture_output=True, text=True)
+print(out.returncode != 0, "came in" in out.stdout, "uthenticat" in out.stderr)
+"""
+
+
+def test_it_listens_on_loopback_alone_and_knows_its_own_by_a_token(tmp_path):
+    """It listened on every interface, without a token where the Makefile had started it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment["HOME"] = str(tmp_path)
+    out = subprocess.run([sys.executable, "-c", LISTENERS], env=environment, capture_output=True, text=True, check=True)
+    answer, listeners, stranger = out.stdout.splitlines()
+    number, addresses = listeners.split(" ", 1)
+    assert answer == "7"
+    assert int(number) >= 4  # the server, the node, workers
+    assert addresses == "{'127.0.0.1'}"
+    assert stranger == "True False True", out.stdout
+    assert not list(tmp_path.rglob("auth_token"))  # Ray's file can be read by everybody
