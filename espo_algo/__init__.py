@@ -13,7 +13,7 @@ One iteration, ``ESPO.training_step`` in ``espo.py``::
 
 Public names:
 
-- :class:`ESPOConfig`, :class:`ESPO`: the algorithm; importing this package registers it with Tune as ``"ESPO"``.
+- :class:`ESPOConfig`, :class:`ESPO`: the algorithm; importing ``ESPO`` registers it with Tune as ``"ESPO"``.
 - :class:`TokenEpisode`: the record of one response, as the engine gives it to the learner.
 - :class:`LanguageModelWithCritic`: any Hugging Face causal LM with a critic.
 
@@ -22,14 +22,27 @@ Folders: ``learning`` (the update), ``rollout`` (engines and runners), ``weight_
 puts the detector under RLlib's own algorithms.
 """
 
-from ray import tune
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-import espo_env  # noqa: F401 (registers the environments)
-from espo_algo.config import ESPOConfig
-from espo_algo.episodes import TokenEpisode
-from espo_algo.espo import ESPO
-from espo_algo.learning.model import LanguageModelWithCritic
+if TYPE_CHECKING:
+    from espo_algo.config import ESPOConfig
+    from espo_algo.episodes import TokenEpisode
+    from espo_algo.espo import ESPO
+    from espo_algo.learning.model import LanguageModelWithCritic
 
 __all__ = ["ESPO", "ESPOConfig", "LanguageModelWithCritic", "TokenEpisode"]
 
-tune.register_trainable("ESPO", ESPO)
+_PLACES = {
+    "ESPO": "espo_algo.espo",
+    "ESPOConfig": "espo_algo.config",
+    "LanguageModelWithCritic": "espo_algo.learning.model",
+    "TokenEpisode": "espo_algo.episodes",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when they are asked for: the command line reports a typo, or its version, before torch and ray are here.
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)

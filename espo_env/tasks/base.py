@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from espo_env.grading import Grade
 from espo_env.grading.background import default_background
@@ -96,6 +96,29 @@ class Task(ABC):
     def encode_solution(self, problem: Problem) -> NDArray[np.int32]:
         """The reference response's tokens, end-of-sequence token included, shape (T,)."""
         return np.asarray([*self.tokenizer.encode(problem.solution), self.tokenizer.eos_token_id], np.int32)
+
+    def first_error(self, problem: Problem, response: ArrayLike) -> int:
+        """Index of the first token that is not the reference response's, -1 where there is none.
+
+        What an oracle would stop at, on tasks whose problems have one right response; elsewhere of responses that are
+        graded wrong alone, because a right one may be worked out in another way.
+
+        Args:
+            problem: What was asked, with its reference solution.
+            response: The response's tokens, shape (T,), end-of-sequence token included if it was written.
+
+        Raises:
+            ValueError: If the problem has no reference solution.
+        """
+        if not problem.solution:
+            raise ValueError(f"expected a problem with a reference solution, got none for {problem.prompt!r}")
+        written = np.asarray(response)
+        right = self.encode_solution(problem)
+        shared = min(len(written), len(right))
+        wrong = np.flatnonzero(written[:shared] != right[:shared])
+        if len(wrong):
+            return int(wrong[0])
+        return shared if len(written) > shared else -1
 
     def check_index(self, index: int, split: Split) -> None:
         """Raises an IndexError that names the range, if the index is outside it."""

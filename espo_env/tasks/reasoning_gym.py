@@ -160,7 +160,8 @@ class ReasoningGymTask(Task):
             if verdict.correct:
                 return verdict
         try:
-            score = self._dataset(0).score_answer(answer, problem.metadata)
+            expand = WORKINGS[self.generator].expand if self.prompt == "compact" else str
+            score = self._dataset(0).score_answer(expand(answer), problem.metadata)
         except Exception:  # scorers are not made for everything that a policy may write
             return Grade(False, answer, "scorer_failed")
         return Grade(score == 1.0, answer, "equal" if score == 1.0 else "different")
@@ -181,15 +182,17 @@ class ReasoningGymTask(Task):
     def _candidate(self, probe: int, place: int) -> Problem:
         entry = self._dataset(probe)[place]
         compact, working = WORKINGS[self.generator].write(entry) if self.generator in WORKINGS else ("", "")
+        solution = f"{working}#### {entry['answer']}"
         if self.prompt == "compact":
-            prompt = compact
+            shorten = WORKINGS[self.generator].shorten
+            prompt, solution = shorten(compact), shorten(solution)
         elif self._chat is not None:
             prompt = self._chat(entry["question"])
         elif self.prompt == "question":
             prompt = entry["question"].rstrip() + "\n"
         else:
             prompt = self.prompt.replace("{question}", entry["question"])
-        return Problem(prompt, str(entry["answer"]), f"{working}#### {entry['answer']}", place, entry)
+        return Problem(prompt, str(entry["answer"]), solution, place, entry)
 
     def _create_dataset(self, probe: int) -> Any:
         try:

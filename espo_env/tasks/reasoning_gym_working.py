@@ -9,6 +9,7 @@ working)``; the final answer is put behind the working by the task.
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from espo_env.tasks.arithmetic import chain_working
 __all__ = ["WORKINGS", "Working"]
 
 _DIGITS = string.digits
+_LABELS = string.digits + string.ascii_letters
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +32,14 @@ class Working:
     Attributes:
         write: Entry -> ``(compact prompt, working)``.
         symbols: Characters of its compact prompts and workings, None where it has no compact prompt.
+        shorten: How prompts, workings and answers are written where prompts are compact.
+        expand: Turns a compact final answer into what the generator's scorer takes.
     """
 
     write: Callable[[dict[str, Any]], tuple[str, str]]
     symbols: str | None
+    shorten: Callable[[str], str] = str
+    expand: Callable[[str], str] = str
 
 
 def _chain(entry: dict[str, Any]) -> tuple[str, str]:
@@ -93,6 +99,38 @@ def _letters(entry: dict[str, Any]) -> tuple[str, str]:
     return f"{letter} in {' '.join(words)}=", _join(lines)
 
 
+def _arms(entry: dict[str, Any]) -> tuple[str, str]:
+    """A search from the center along one arm after the other, in the order of the edges, until one ends at the goal."""
+    # The generator's line of edges: |1 2|1 3|2 4|3 5/1 5 =
+    graph = entry["question"].strip().rpartition("\n")[2].partition("/")[0]
+    edges = [edge.split() for edge in graph.split("|")[1:]]
+    center, goal = (str(entry["metadata"][name]) for name in ("center", "goal"))
+    after = dict(edges)
+    arms: list[list[str]] = []
+    for first in (there for here, there in edges if here == center):
+        arms.append([center, first])
+        while arms[-1][-1] in after:
+            arms[-1].append(after[arms[-1][-1]])
+        if arms[-1][-1] == goal:
+            break
+    return f"{graph}/{center} {goal}=", _join(map(" ".join, arms))
+
+
+def _shorten_labels(text: str) -> str:
+    """One character for each node: ``"|1 10/1 36="`` -> ``"|1a/1A="``."""
+    return re.sub(r"(\d+) ?", lambda match: _label(int(match[1])), text)
+
+
+def _label(node: int) -> str:
+    if node >= len(_LABELS):
+        raise ValueError(f"expected nodes below {len(_LABELS)} where prompts are compact (node_range), got {node}")
+    return _LABELS[node]
+
+
+def _expand_labels(path: str) -> str:
+    return " ".join(str(_LABELS.index(label)) if label in _LABELS else label for label in path)
+
+
 def _gsm_symbolic(entry: dict[str, Any]) -> tuple[str, str]:
     return entry["question"], entry["metadata"]["answer_cot"].rpartition("####")[0]
 
@@ -126,6 +164,7 @@ WORKINGS: dict[str, Working] = {
     "lcm": Working(_lcm, _DIGITS + "lcm(,)%/*=;# "),
     "leg_counting": Working(_legs, _DIGITS + string.ascii_lowercase + ",*+=;# "),
     "letter_counting": Working(_letters, _DIGITS + string.ascii_letters + "_:=;# "),
+    "path_star": Working(_arms, _LABELS + "|/=;# ", _shorten_labels, _expand_labels),
     "products": Working(_products, _DIGITS + "*+-=;# "),
 }
 """Generators whose working is written out; the others' solution is the answer alone."""

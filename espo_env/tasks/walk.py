@@ -10,7 +10,7 @@ import itertools
 import random
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from espo_env.grading import Grade
 from espo_env.tasks.base import Problem, Split, Task
@@ -75,21 +75,6 @@ class WalkTask(Task):
         """Whether the whole path is right."""
         correct = response == problem.answer
         return Grade(correct, response, "equal" if correct else "different")
-
-    def first_error(self, problem: Problem, response: ArrayLike) -> int:
-        """Index of the first wrong token, -1 where there is none: what an oracle would stop at.
-
-        Args:
-            problem: What was asked.
-            response: The response's tokens, shape (T,), end-of-sequence token included if it was written.
-        """
-        written = np.asarray(response)
-        right = self.encode_solution(problem)
-        shared = min(len(written), len(right))
-        wrong = np.flatnonzero(written[:shared] != right[:shared])
-        if len(wrong):
-            return int(wrong[0])
-        return shared if len(written) > shared else -1
 
     def slipped_demonstration(
         self, problem: Problem, rng: np.random.Generator, slip_rate: float = 0.06, max_new_tokens: int = 40

@@ -182,7 +182,9 @@ def test_a_runner_that_hangs_is_restarted_and_a_learner_that_hangs_is_an_error(c
     (pid,) = (result.get() for result in algo.learner_group.foreach_learner(lambda learner: os.getpid()))
     os.kill(pid, signal.SIGSTOP)
     try:
-        with pytest.raises(RuntimeError, match=r"expected an answer of 1 learners within [\d.]+ s, got none from \[0\]"):
+        with pytest.raises(
+            RuntimeError, match=r"expected an answer of 1 learners within [\d.]+ s, got none from \[0\]"
+        ):
             algo.train()
     finally:
         os.kill(pid, signal.SIGCONT)

@@ -14,7 +14,8 @@ start_ray(num_cpus=1, logging_level="ERROR", log_to_driver=False)
 remote = ray.remote(lambda: 7)
 print(ray.get(remote.remote()))
 me = psutil.Process()
-found = [c.laddr.ip for p in [me, *me.children(recursive=True)] for c in p.net_connections("inet") if c.status == "LISTEN"]
+sockets = [c for p in [me, *me.children(recursive=True)] for c in p.net_connections("inet")]
+found = [c.laddr.ip for c in sockets if c.status == "LISTEN"]
 print(len(found), {ip.removeprefix("::ffff:") for ip in found})
 stranger = {**os.environ, "RAY_AUTH_TOKEN": "0" * 64}
 code = f"import ray; ray.init({ray.get_runtime_context().gcs_address!r}, logging_level='ERROR'); print('came in')"

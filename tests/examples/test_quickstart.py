@@ -47,6 +47,9 @@ def test_trains_measures_and_reports(tmp_path, task, rule, names):
         if measured["history"]:
             assert measured["rollout_tokens"] == measured["history"][-1]["tokens"] > 0
             assert f"{measured['rollout_tokens'] / 1e3:.1f}k" in row
+            for kind in ("sampling_s", "update_s"):
+                assert measured[kind] == sum(record[kind] for record in measured["history"]) > 0
+                assert f"{measured[kind]:.1f} s" in row
     # The same start, problems and seeds: the first batch, in which nothing is stopped yet, is the same one.
     assert len({(runs[name]["history"][0]["tokens"], runs[name]["history"][0]["accuracy"]) for name in names[1:]}) == 1
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")

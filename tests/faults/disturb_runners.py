@@ -1,6 +1,6 @@
 """Kills, stops and corrupts real processes while a small model trains; counts what was lost and what was counted.
 
-``make faults`` runs it for minutes; ``test_disturb_runners.py`` for seconds. The faults, drawn at random at a given rate:
+``make faults`` runs it for minutes, ``test_disturb_runners.py`` for seconds. The faults, at random at a given rate:
 
 - kill: a runner's process gets SIGKILL;
 - stop: it gets SIGSTOP, and so never answers again;
@@ -52,7 +52,9 @@ class Tally:
     back: list[float] = field(default_factory=list)
 
     def __str__(self) -> str:
-        rate = ", ".join(f"{n} {what} ({60 * n / self.seconds:.1f} a minute)" for what, n in sorted(self.faults.items()))
+        rate = ", ".join(
+            f"{n} {what} ({60 * n / self.seconds:.1f} a minute)" for what, n in sorted(self.faults.items())
+        )
         lost = ", ".join(f"{n} {what}" for what, n in self.lost.most_common())
         recoveries = f"{np.median(self.back):.1f} s, at most {max(self.back):.1f} s" if self.back else "-"
         rows = {

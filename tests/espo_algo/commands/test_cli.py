@@ -1,6 +1,8 @@
 """The command line, on real files: a run is trained, resumed, evaluated, played and reported."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -133,3 +135,16 @@ def test_grade_counts_verdicts_by_reason(tmp_path):
 )
 def test_a_wrong_file_ends_with_a_message(tmp_path, coin_model, changes, message):
     assert message in espo("train", write_config(tmp_path, coin_model, **changes), code=1)
+
+
+@pytest.mark.parametrize(("argument", "shown"), [("--version", "espo 0"), ("--help", "train")])
+def test_version_and_help_do_not_wait_for_torch_and_ray(argument, shown):
+    code = (
+        "import sys\n"
+        "from espo_algo.commands.cli import app\n"
+        f"try: app([{argument!r}])\n"
+        "except SystemExit: print('imported', {'torch', 'ray', 'transformers'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown in done.stdout
+    assert "imported set()" in done.stdout

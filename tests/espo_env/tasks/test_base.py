@@ -5,9 +5,19 @@ import pickle
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from letter_task import LetterTask
 
-from espo_env.tasks import Problem
+from espo_env.tasks import ArithmeticTask, CycleTask, Problem, ReasoningGymTask, WalkTask
+
+SOLVED = {
+    "arithmetic": lambda: ArithmeticTask(3, 6, 1),
+    "long chains": lambda: ArithmeticTask(8, 14, 1),
+    "walk": WalkTask,
+    "cycle": CycleTask,
+    "search": lambda: ReasoningGymTask("path_star", prompt="compact", degree=4, node_range=36),
+}
 
 
 def test_a_problem_can_be_sent_to_another_process_and_hashed():
@@ -47,3 +57,44 @@ def test_validation_passes_over_problems_without_solution():
             return Problem("a", "b", "", index)
 
     Unsolved().validate()
+
+
+@pytest.fixture(scope="module", params=SOLVED)
+def solved(request):
+    if request.param == "search":
+        pytest.importorskip("reasoning_gym")
+    return SOLVED[request.param]()
+
+
+class TestFirstError:
+    @settings(max_examples=60)
+    @given(index=st.integers(0, 9_999), data=st.data())
+    def test_it_is_where_a_solution_was_corrupted(self, solved, index, data):
+        problem = solved.problem(index, "eval")
+        right = solved.encode_solution(problem)
+        assert solved.first_error(problem, right) == -1
+        place = data.draw(st.integers(0, len(right) - 1))
+        assert solved.first_error(problem, right[:place]) == -1  # nothing wrong so far
+        other = (
+            right[place] + data.draw(st.integers(1, solved.tokenizer.vocab_size - 1))
+        ) % solved.tokenizer.vocab_size
+        tail = data.draw(st.lists(st.integers(0, solved.tokenizer.vocab_size - 1), max_size=60))
+        assert solved.first_error(problem, [*right[:place], other, *tail]) == place
+
+    @settings(max_examples=40)
+    @given(index=st.integers(0, 9_999), data=st.data())
+    def test_a_wrong_response_that_ended_has_one(self, solved, index, data):
+        problem = solved.problem(index, "eval")
+        written = solved.encode_solution(problem).tolist()
+        place = data.draw(st.integers(0, len(written) - 2))
+        written[place] = data.draw(st.integers(1, solved.tokenizer.vocab_size - 1))
+        correct = solved.grade(problem, solved.tokenizer.decode(written)).correct
+        assert correct or solved.first_error(problem, written) == place
+
+    def test_writing_on_behind_the_end_is_one(self, letters):
+        problem = letters.problem(2)
+        assert letters.first_error(problem, [3, 1, 2, 0, 0]) == 4
+
+    def test_it_needs_a_solution(self, letters):
+        with pytest.raises(ValueError, match="expected a problem with a reference solution, got none for 'abc'"):
+            letters.first_error(Problem("abc", "c"), [1])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import operator
 import pickle
 import re
@@ -32,7 +33,8 @@ def test_workings_are_graded_as_right(generator, split):
 
 @pytest.mark.parametrize("generator", COMPACT)
 def test_compact_prompts_fit_their_vocabulary(generator):
-    task = ReasoningGymTask(generator, prompt="compact")
+    config = {"node_range": 62} if generator == "path_star" else {}
+    task = ReasoningGymTask(generator, prompt="compact", **config)
     task.validate(200)
     assert task.tokenizer.vocab_size < 80
     assert all(task.problem(i).prompt.endswith("=") for i in range(20))
@@ -76,6 +78,53 @@ def test_each_line_of_a_working_is_true(generator, config):
 def test_working_of_a_product_by_hand():
     _, working = WORKINGS["products"].write({"metadata": {"expression": "99 * 208 * 0"}})
     assert working == "99*200=19800;99*8=792;19800+792=20592;20592*0=0;"
+
+
+def test_working_of_a_search_by_hand():
+    entry = {
+        "question": "Find a path.\n|1 2|5 6|1 3|1 5|2 4|3 10/1 10 = \n",
+        "metadata": {"center": 1, "goal": 10},
+    }
+    assert WORKINGS["path_star"].write(entry) == ("|1 2|5 6|1 3|1 5|2 4|3 10/1 10=", "1 2 4;1 3 10;")
+
+
+@pytest.mark.parametrize(("prompt", "options"), [("compact", {"node_range": 36}), ("question", {})])
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_a_search_goes_along_the_arms_in_their_order_until_one_ends_at_the_goal(prompt, options, split):
+    task = ReasoningGymTask("path_star", prompt=prompt, degree=4, **options)
+    task.validate(100, split)
+    searched = set()
+    for index in range(100):
+        problem = task.problem(index, split)
+        *arms, last = problem.solution.split(";")
+        if prompt == "compact":
+            edges = [tuple(edge) for edge in problem.prompt.partition("/")[0][1:].split("|")]
+        else:
+            arms = [arm.split() for arm in arms]
+            line = problem.prompt.strip().rpartition("\n")[2]
+            edges = [tuple(edge.split()) for edge in line.partition("/")[0][1:].split("|")]
+        for arm in arms:
+            assert all(step in edges for step in itertools.pairwise(arm))
+            assert not any(edge[0] == arm[-1] for edge in edges)  # a leaf
+        firsts = [there for here, there in edges if here == arms[0][0]]
+        assert [arm[1] for arm in arms] == firsts[: len(arms)]
+        assert last == f"#### {arms[-1] if prompt == 'compact' else ' '.join(arms[-1])}"
+        searched.add(len(arms))
+    assert searched == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("response", ["#### {}a", "{}", "#### ", "#### ;|", "#### é", "#### 1 2"])
+def test_a_compact_path_is_scored_whole(response):
+    task = ReasoningGymTask("path_star", prompt="compact", node_range=36)
+    problem = task.problem(0)
+    path = problem.solution.rpartition(" ")[2]
+    assert task.grade(problem, f"#### {path}").correct
+    assert not task.grade(problem, response.format(path)).correct
+
+
+def test_nodes_without_a_character_of_their_own_are_an_error():
+    with pytest.raises(ValueError, match=r"expected nodes below 62 where prompts are compact \(node_range\), got \d+"):
+        ReasoningGymTask("path_star", prompt="compact").problem(0)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,24 @@
+"""``espo report``: table, curves and a page of responses of runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from espo_algo.commands.terminal import messages
+
+__all__ = ["report"]
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Output folders of espo train; several are drawn together.")],
+    output: Annotated[Path | None, typer.Option(help="Folder of the files; default: the first run's.")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of each run's table.")] = 12,
+) -> None:
+    """Prints a table; writes curves and a page of responses."""
+    from espo_algo.commands.run_folder import write_report
+
+    with messages():
+        typer.echo(write_report(runs, runs[0] if output is None else output, rows))

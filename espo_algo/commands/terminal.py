@@ -1,0 +1,68 @@
+"""What the commands share.
+
+- :func:`messages`: errors as messages, not as tracebacks.
+- :func:`ray_started`: Ray for a command's time.
+- :func:`on_device`, :func:`print_table`.
+- :data:`ConfigFile`, :data:`Seed`: arguments that several commands take.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["ConfigFile", "Seed", "messages", "on_device", "print_table", "ray_started"]
+
+ConfigFile = Annotated[Path, typer.Argument(help="YAML or JSON file; its sections are ESPOConfig's methods.")]
+Seed = Annotated[int, typer.Option(min=0)]
+
+
+@contextmanager
+def messages() -> Iterator[None]:
+    """A wrong file or value ends with a message, not with a traceback."""
+    from espo_env.escapes import visible
+
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        typer.echo(f"error: {visible(str(error))}", err=True)
+        raise typer.Exit(1) from error
+
+
+@contextmanager
+def ray_started(needed: bool = True) -> Iterator[None]:
+    """Ray without its chatter; one that runs already is left alone."""
+    import ray
+
+    from espo_algo.local_ray import start_ray
+
+    logging.getLogger("ray.rllib").setLevel(logging.ERROR)
+    started = needed and not ray.is_initialized()
+    if started:
+        start_ray(logging_level=logging.ERROR, log_to_driver=False)
+    try:
+        yield
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def on_device(model: Any, engine: str) -> Any:
+    """On the GPU, where there is one, unless the engine has it to itself and copies the weights from the CPU."""
+    import torch
+
+    from espo_algo.rollout.engines import get_engine
+
+    return model.to("cuda" if torch.cuda.is_available() and not get_engine(engine).owns_gpus else "cpu")
+
+
+def print_table(header: list[str], rows: list[list[str]]) -> None:
+    """Prints a text table."""
+    from espo_algo.evaluation.report import format_table
+
+    typer.echo(format_table(header, rows))

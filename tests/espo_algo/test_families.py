@@ -1,0 +1,40 @@
+"""The small tasks of the experiments, with starts that are hardly trained."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from espo_algo.experiments.families import families_table
+from espo_algo.experiments.settings import SETTINGS, get_setting, measure_task
+from espo_algo.experiments.starts import make_start
+from espo_env.tasks import CycleTask
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_solutions_fit_into_the_horizon(name):
+    if get_setting(name).env == "espo_env/ReasoningGym-v0":
+        pytest.importorskip("reasoning_gym")
+    horizon, task = measure_task(get_setting(name))
+    task.validate(50)
+    assert max(len(task.encode_solution(task.problem(index))) for index in range(300)) <= horizon
+
+
+def test_a_start_that_goes_on_from_another_has_room_for_its_own_responses(tmp_path):
+    folder = make_start("long_chains", tmp_path, sft_steps=1)
+    horizon, task = measure_task(get_setting("long_chains"))
+    context = json.loads((folder / "config.json").read_text("utf-8"))["max_position_embeddings"]
+    assert context == task.max_prompt_tokens + horizon
+    assert (tmp_path / "start-arithmetic" / "sft.json").is_file()
+
+
+def test_the_table_has_a_row_for_each_task(tmp_path):
+    text = families_table(["walk", "cycle"], tmp_path, num_problems=4, sft_steps=1)
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines()[2:]}
+    assert list(rows) == ["walk", "cycle"]
+    for sampled, greedy, right, wrong, error, saving, half in rows.values():
+        # After one update nothing is right, and all is wrong from the first tokens on.
+        assert (sampled, greedy, right) == ("0.000", "0.000", "nan")
+        assert 0 <= float(error) < float(wrong) <= CycleTask().max_prompt_tokens + 40
+        assert float(saving.rstrip("%")) / 2 == pytest.approx(float(half.rstrip("%")), abs=0.06)
