@@ -6,6 +6,7 @@
 - ``espo grade``: grades a file of responses.
 - ``espo play``: a person plays the token environment.
 - ``espo report``: table, curves and a page of responses of runs.
+- ``espo reproduce``: methods x task families x seeds.
 
 Each is a function in ``..._command.py``, which imports what it needs when it is called: ``espo --help`` does not wait
 for torch.
@@ -22,13 +23,14 @@ from espo_algo.commands.evaluate_command import evaluate
 from espo_algo.commands.grade_command import grade
 from espo_algo.commands.play_command import play
 from espo_algo.commands.report_command import report
+from espo_algo.commands.reproduce_command import reproduce
 from espo_algo.commands.sft_command import sft
 from espo_algo.commands.train_command import train
 
 app = typer.Typer(
     help="Early-stopping PPO for reasoning language models.", no_args_is_help=True, pretty_exceptions_enable=False
 )
-for command in (train, evaluate, sft, grade, play, report):
+for command in (train, evaluate, sft, grade, play, report, reproduce):
     app.command()(command)
 
 

@@ -1,12 +1,16 @@
 """The configuration that small experiments train with.
 
 - :func:`build_config`: the configuration of ``examples/quickstart.py``, to start from.
+- :func:`with_settings`: a configuration with some of its attributes set by name.
 """
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,7 +19,7 @@ from espo_algo.experiments.settings import get_setting, measure_task
 from espo_algo.experiments.starts import make_start, num_heads
 from espo_algo.rollout.engines import get_engine
 
-__all__ = ["OUTPUT", "build_config"]
+__all__ = ["OUTPUT", "build_config", "with_settings"]
 
 OUTPUT = "quickstart_output"
 """Default folder of starts and results."""
@@ -83,3 +87,17 @@ def build_config(
         )
         .debugging(seed=seed, log_level="ERROR")
     )
+
+
+def with_settings(config: ESPOConfig, settings: Mapping[str, Any]) -> ESPOConfig:
+    """Sets attributes of a configuration by name.
+
+    Raises:
+        ValueError: If it has no such attribute, with the nearest one.
+    """
+    for name, value in settings.items():
+        if name not in vars(config):
+            near = difflib.get_close_matches(name, vars(config), 1)
+            raise ValueError(f"expected a setting of ESPOConfig{f' ({near[0]}?)' if near else ''}, got {name!r}")
+        setattr(config, name, value)
+    return config

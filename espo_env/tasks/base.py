@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -95,13 +95,17 @@ class Task(ABC):
 
     def encode_solution(self, problem: Problem) -> NDArray[np.int32]:
         """The reference response's tokens, end-of-sequence token included, shape (T,)."""
-        return np.asarray([*self.tokenizer.encode(problem.solution), self.tokenizer.eos_token_id], np.int32)
+        return self._encode(problem.solution)
+
+    def right_responses(self, problem: Problem) -> Sequence[str]:
+        """Responses that say the same in other words or another order, the reference solution first."""
+        return [problem.solution]
 
     def first_error(self, problem: Problem, response: ArrayLike) -> int:
-        """Index of the first token that is not the reference response's, -1 where there is none.
+        """Index of the first token with which it is no beginning of a right response, -1 where it is one to the end.
 
-        What an oracle would stop at, on tasks whose problems have one right response; elsewhere of responses that are
-        graded wrong alone, because a right one may be worked out in another way.
+        What an oracle would stop at. Where :meth:`right_responses` are all that there are, it is exact; elsewhere it is
+        meant for responses that are graded wrong, because a right one may be worked out in a way that is not listed.
 
         Args:
             problem: What was asked, with its reference solution.
@@ -113,12 +117,8 @@ class Task(ABC):
         if not problem.solution:
             raise ValueError(f"expected a problem with a reference solution, got none for {problem.prompt!r}")
         written = np.asarray(response)
-        right = self.encode_solution(problem)
-        shared = min(len(written), len(right))
-        wrong = np.flatnonzero(written[:shared] != right[:shared])
-        if len(wrong):
-            return int(wrong[0])
-        return shared if len(written) > shared else -1
+        differences = [_first_difference(written, self._encode(text)) for text in self.right_responses(problem)]
+        return -1 if -1 in differences else max(differences)
 
     def check_index(self, index: int, split: Split) -> None:
         """Raises an IndexError that names the range, if the index is outside it."""
@@ -148,3 +148,15 @@ class Task(ABC):
                         f"problem {index} of {split!r}: expected its own solution {text!r} to be graded right "
                         f"for the answer {problem.answer!r}, got {grade}"
                     )
+
+    def _encode(self, response: str) -> NDArray[np.int32]:
+        return np.asarray([*self.tokenizer.encode(response), self.tokenizer.eos_token_id], np.int32)
+
+
+def _first_difference(written: NDArray[np.int32], right: NDArray[np.int32]) -> int:
+    """Index of the first token of ``written`` that ``right`` does not have there, -1 where there is none."""
+    shared = min(len(written), len(right))
+    wrong = np.flatnonzero(written[:shared] != right[:shared])
+    if len(wrong):
+        return int(wrong[0])
+    return shared if len(written) > shared else -1

@@ -147,6 +147,15 @@ class ReasoningGymTask(Task):
         self.check_index(index, split)
         return self._cached_problem(index, split)
 
+    def right_responses(self, problem: Problem) -> list[str]:
+        """The reference solution, and where the order of its working is free, all orders."""
+        working = WORKINGS.get(self.generator)
+        if working is None or working.alternatives is None:
+            return [problem.solution]
+        shorten = working.shorten if self.prompt == "compact" else str
+        others = (f"{text}#### {problem.answer}" for text in working.alternatives(dict(problem.metadata)))
+        return [problem.solution, *map(shorten, others)]
+
     def grade(self, problem: Problem, response: str) -> Grade:
         """Right if reasoning-gym gives full marks, or the number is the same."""
         answer = response.rpartition("####")[2].strip() if "####" in response else extract_answer(response)

@@ -9,9 +9,10 @@ working)``; the final answer is put behind the working by the task.
 
 from __future__ import annotations
 
+import itertools
 import re
 import string
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import reduce
@@ -34,12 +35,14 @@ class Working:
         symbols: Characters of its compact prompts and workings, None where it has no compact prompt.
         shorten: How prompts, workings and answers are written where prompts are compact.
         expand: Turns a compact final answer into what the generator's scorer takes.
+        alternatives: Entry -> workings that are as right as the written one; None where there are no others.
     """
 
     write: Callable[[dict[str, Any]], tuple[str, str]]
     symbols: str | None
     shorten: Callable[[str], str] = str
     expand: Callable[[str], str] = str
+    alternatives: Callable[[dict[str, Any]], Iterator[str]] | None = None
 
 
 def _chain(entry: dict[str, Any]) -> tuple[str, str]:
@@ -99,21 +102,35 @@ def _letters(entry: dict[str, Any]) -> tuple[str, str]:
     return f"{letter} in {' '.join(words)}=", _join(lines)
 
 
-def _arms(entry: dict[str, Any]) -> tuple[str, str]:
-    """A search from the center along one arm after the other, in the order of the edges, until one ends at the goal."""
+def _search(entry: dict[str, Any]) -> tuple[str, str]:
+    """Goes from the center along one arm after the other, in the order of the edges, until one ends at the goal."""
+    graph, arms, goal = _read_star(entry)
+    center = entry["metadata"]["center"]
+    return f"{graph}/{center} {entry['metadata']['goal']}=", _join(arms[: arms.index(goal) + 1])
+
+
+def _search_orders(entry: dict[str, Any]) -> Iterator[str]:
+    """The same search with the arms in every order."""
+    _, arms, goal = _read_star(entry)
+    arms.remove(goal)
+    for number in range(len(arms) + 1):
+        for searched in itertools.permutations(arms, number):
+            yield _join([*searched, goal])
+
+
+def _read_star(entry: dict[str, Any]) -> tuple[str, list[str], str]:
+    """The edges as they are given, the arms from the center to their ends, and the one that ends at the goal."""
     # The generator's line of edges: |1 2|1 3|2 4|3 5/1 5 =
     graph = entry["question"].strip().rpartition("\n")[2].partition("/")[0]
     edges = [edge.split() for edge in graph.split("|")[1:]]
     center, goal = (str(entry["metadata"][name]) for name in ("center", "goal"))
     after = dict(edges)
-    arms: list[list[str]] = []
-    for first in (there for here, there in edges if here == center):
-        arms.append([center, first])
-        while arms[-1][-1] in after:
-            arms[-1].append(after[arms[-1][-1]])
-        if arms[-1][-1] == goal:
-            break
-    return f"{graph}/{center} {goal}=", _join(map(" ".join, arms))
+    arms = [edge for edge in edges if edge[0] == center]
+    for arm in arms:
+        while arm[-1] in after:
+            arm.append(after[arm[-1]])
+    (found,) = (arm for arm in arms if arm[-1] == goal)
+    return graph, [" ".join(arm) for arm in arms], " ".join(found)
 
 
 def _shorten_labels(text: str) -> str:
@@ -164,7 +181,7 @@ WORKINGS: dict[str, Working] = {
     "lcm": Working(_lcm, _DIGITS + "lcm(,)%/*=;# "),
     "leg_counting": Working(_legs, _DIGITS + string.ascii_lowercase + ",*+=;# "),
     "letter_counting": Working(_letters, _DIGITS + string.ascii_letters + "_:=;# "),
-    "path_star": Working(_arms, _LABELS + "|/=;# ", _shorten_labels, _expand_labels),
+    "path_star": Working(_search, _LABELS + "|/=;# ", _shorten_labels, _expand_labels, _search_orders),
     "products": Working(_products, _DIGITS + "*+-=;# "),
 }
 """Generators whose working is written out; the others' solution is the answer alone."""

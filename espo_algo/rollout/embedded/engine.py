@@ -7,7 +7,8 @@ One step::
     admit -> forward -> sample -> judge -> finish
 
 Live responses always fill the first ``n`` slots. A slot that becomes free takes the next waiting prompt before the
-next step; when none waits, the last live response moves into it, so that the batch shrinks with the work.
+next step; when none waits, the last live response moves into it, so that the batch shrinks with the work. A prompt that
+is in a slot already is not computed again: its keys and values are copied.
 """
 
 from __future__ import annotations
@@ -170,7 +171,7 @@ class TorchEngine:
             hole, last = self._holes.pop(), len(requests) - 1
             if hole != last:
                 for cache in self._caches:
-                    cache.move(last, hole, int(self._slots.length[last]))
+                    cache.copy(last, hole, int(self._slots.length[last]))
                 self._detector.move(last, hole)
                 self._slots.move(last, hole)
             requests.pop()
@@ -178,8 +179,26 @@ class TorchEngine:
         if fresh:
             self._detector.reset(np.array(fresh), self._slots.start(fresh))
             # All of a prompt but its last token: that one is decoded, together with everyone else's.
-            for group in _prefill_groups(self._slots.prompt_length[fresh] - 1):
-                self._prefill([fresh[row] for row in group])
+            new, known = self._split_by_prompt(fresh)
+            for group in _prefill_groups(self._slots.prompt_length[new] - 1):
+                self._prefill([new[row] for row in group])
+            if known and (length := int(self._slots.prompt_length[list(known)].max()) - 1):
+                targets, sources = torch.tensor(list(known.items()), device=self._columns.device).T
+                for cache in self._caches:
+                    cache.copy(sources, targets, length)
+
+    def _split_by_prompt(self, fresh: list[int]) -> tuple[list[int], dict[int, int]]:
+        """The slots whose prompt has to be computed; for each other fresh one a slot with the same prompt."""
+        requests = self._slots.requests
+        holders = {requests[slot].prompt_tokens.tobytes(): slot for slot in {*range(len(requests))}.difference(fresh)}
+        new, known = [], {}
+        for slot in fresh:
+            holder = holders.setdefault(requests[slot].prompt_tokens.tobytes(), slot)
+            if holder == slot:
+                new.append(slot)
+            else:
+                known[slot] = holder
+        return new, known
 
     def _prefill(self, slots: list[int]) -> None:
         """Runs prompts, right-padded, through the model: only the cache is of interest."""

@@ -71,8 +71,8 @@ class SlotCache(Cache):
         """
         self._target.slots, self._target.columns, self._target.width = None, columns, width
 
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copies the first ``length`` columns of one slot to another."""
+    def copy(self, source: int | Tensor, target: int | Tensor, length: int) -> None:
+        """Copies the first ``length`` columns of one slot to another, or of several to as many others."""
         for layer in self.layers:
             layer.keys[target, :, :length] = layer.keys[source, :, :length]
             layer.values[target, :, :length] = layer.values[source, :, :length]

@@ -67,7 +67,7 @@ def solved(request):
 
 
 class TestFirstError:
-    @settings(max_examples=60)
+    @settings(max_examples=60, deadline=None)
     @given(index=st.integers(0, 9_999), data=st.data())
     def test_it_is_where_a_solution_was_corrupted(self, solved, index, data):
         problem = solved.problem(index, "eval")
@@ -75,13 +75,14 @@ class TestFirstError:
         assert solved.first_error(problem, right) == -1
         place = data.draw(st.integers(0, len(right) - 1))
         assert solved.first_error(problem, right[:place]) == -1  # nothing wrong so far
-        other = (
-            right[place] + data.draw(st.integers(1, solved.tokenizer.vocab_size - 1))
-        ) % solved.tokenizer.vocab_size
+        others = [solved.tokenizer.encode(text) for text in solved.right_responses(problem)]
+        taken = {(*other, 0)[place] for other in others if other[:place] == right[:place].tolist()}
+        assert right[place] in taken
+        other = data.draw(st.sampled_from(sorted(set(range(solved.tokenizer.vocab_size)) - taken)))
         tail = data.draw(st.lists(st.integers(0, solved.tokenizer.vocab_size - 1), max_size=60))
         assert solved.first_error(problem, [*right[:place], other, *tail]) == place
 
-    @settings(max_examples=40)
+    @settings(max_examples=40, deadline=None)
     @given(index=st.integers(0, 9_999), data=st.data())
     def test_a_wrong_response_that_ended_has_one(self, solved, index, data):
         problem = solved.problem(index, "eval")
@@ -89,7 +90,7 @@ class TestFirstError:
         place = data.draw(st.integers(0, len(written) - 2))
         written[place] = data.draw(st.integers(1, solved.tokenizer.vocab_size - 1))
         correct = solved.grade(problem, solved.tokenizer.decode(written)).correct
-        assert correct or solved.first_error(problem, written) == place
+        assert correct or solved.first_error(problem, written) >= place
 
     def test_writing_on_behind_the_end_is_one(self, letters):
         problem = letters.problem(2)

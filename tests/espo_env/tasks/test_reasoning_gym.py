@@ -14,7 +14,7 @@ import pytest
 
 import espo_env
 from espo_env import Tokenizer
-from espo_env.tasks import ReasoningGymTask
+from espo_env.tasks import Problem, ReasoningGymTask
 from espo_env.tasks.reasoning_gym import REFUSED
 from espo_env.tasks.reasoning_gym_working import WORKINGS
 
@@ -86,6 +86,30 @@ def test_working_of_a_search_by_hand():
         "metadata": {"center": 1, "goal": 10},
     }
     assert WORKINGS["path_star"].write(entry) == ("|1 2|5 6|1 3|1 5|2 4|3 10/1 10=", "1 2 4;1 3 10;")
+
+
+def test_a_search_may_take_the_arms_in_any_order_but_each_once():
+    task = ReasoningGymTask("path_star", prompt="compact", degree=3, node_range=36)
+    entry = {
+        "question": "|1 2|5 6|1 3|1 5|2 4|3 10/1 10 = ",
+        "answer": "1 3 10",
+        "metadata": {"center": 1, "goal": 10},
+    }
+    problem = Problem("|12|56|13|15|24|3a/1a=", "1 3 10", "124;13a;#### 13a", metadata=entry)
+
+    def first_error(text):
+        return task.first_error(problem, [0 if c == "$" else task.tokenizer.encode(c)[0] for c in text])
+
+    # Each of the others, in any order, or none of them, before the arm that ends at the goal.
+    assert len(task.right_responses(problem)) == 1 + 5
+    for right in ("124;13a;#### 13a$", "13a;#### 13a$", "156;124;13a;#### 13a$", "156;1"):
+        assert first_error(right) == -1
+    assert first_error("124;124;13a;") == 5  # once more
+    assert first_error("134") == 2  # no such edge
+    assert first_error("13a;156;") == 4  # on, although it was found
+    assert first_error("124;156;#") == 8  # an answer, although it was not
+    assert first_error("13a;#### 124$") == 10
+    assert first_error("13a;#### 13a;") == 12
 
 
 @pytest.mark.parametrize(("prompt", "options"), [("compact", {"node_range": 36}), ("question", {})])
@@ -249,7 +273,7 @@ def test_a_missing_installation_is_named_with_its_extra():
     code = """
 import sys
 sys.modules["reasoning_gym"] = None
-from espo_env.tasks import ReasoningGymTask
+from espo_env.tasks import Problem, ReasoningGymTask
 try:
     ReasoningGymTask("chain_sum")
 except ImportError as error:

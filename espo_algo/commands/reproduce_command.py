@@ -1,0 +1,114 @@
+"""``espo reproduce``: methods x task families x seeds, and what comes out of them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from espo_algo.commands.terminal import messages
+
+__all__ = ["reproduce"]
+
+_DEFAULT: dict[str, Any] = {"families": "arithmetic,cycle", "arms": "espo", "seeds": "100-102"}
+_FULL: dict[str, Any] = {"families": "all", "arms": "all", "seeds": "100-104"}
+_SMOKE: dict[str, Any] = {
+    "families": "arithmetic",
+    "arms": "espo",
+    "seeds": "0-1",
+    "iterations": 2,
+    "problems": 16,
+    "every": 1,
+    "sft_steps": 3,
+}
+
+
+def reproduce(
+    families: Annotated[str | None, typer.Option(help="Task families, with commas between, or all.")] = None,
+    arms: Annotated[str | None, typer.Option(help="Methods, with commas, or all; baselines are added.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Such as 100-104 or 0,1,2.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Instead of each family's own number.")] = None,
+    problems: Annotated[int | None, typer.Option(min=2, help="Evaluation problems (default: 2048).")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Responses to each at T = 1 and 0.6: the k of avg@k.")] = 1,
+    every: Annotated[int | None, typer.Option(min=0, help="Iterations between evaluations (default: 10).")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="NAME=VALUE of ESPOConfig in every run, such as lr=1e-4; rows are labelled with it."
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Results; what is there is not run again.")] = Path("reproduction"),
+    starts: Annotated[Path | None, typer.Option(help="Models to start from (default: the quickstart's).")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Runs at once (default: one a core).")] = None,
+    sft_steps: Annotated[int | None, typer.Option(min=1, help="Supervised updates of a start, at most.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="All families and methods, seeds 100 to 104.")] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Everything in small, to see that it works.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and what they take; run nothing.")] = False,
+) -> None:
+    """Compares methods over seeds; writes tables, plots and all numbers. A comparison that was cut short goes on."""
+    from espo_algo.experiments.arms import ARMS, FAMILIES
+    from espo_algo.experiments.config import OUTPUT
+    from espo_algo.experiments.plan import make_plans
+    from espo_algo.experiments.reproduce import describe
+    from espo_algo.experiments.reproduce import reproduce as run
+    from espo_algo.experiments.run import Schedule
+
+    preset = _SMOKE if smoke else _FULL if full else _DEFAULT
+    given = {"families": families, "arms": arms, "seeds": seeds, "iterations": iterations}
+    given |= {"problems": problems, "every": every, "sft_steps": sft_steps}
+    chosen = preset | {name: value for name, value in given.items() if value is not None}
+    number = chosen.get("problems", 2048)
+    with messages():
+        plans = make_plans(
+            _names(chosen["families"], [*FAMILIES]),
+            _names(chosen["arms"], [*ARMS]),
+            _seeds(chosen["seeds"]),
+            Schedule(0, problems=number, samples=samples, every=chosen.get("every", 10)),
+            iterations=chosen.get("iterations"),
+            settings=dict(_setting(text) for text in settings or []),
+            sft_steps=chosen.get("sft_steps"),
+        )
+        workers = workers or len(os.sched_getaffinity(0))
+        typer.echo(describe(plans, output, workers))
+        if dry_run:
+            return
+        # Starts of few supervised updates must not take the place of the real ones.
+        where = starts or (output if chosen.get("sft_steps") else Path(OUTPUT))
+        files, failed = run(plans, output, where, workers, typer.echo)
+        for file in files:
+            typer.echo(f"results: {file}")
+        for line in failed:
+            typer.echo(f"error: failed: {line}", err=True)
+        if failed:
+            raise typer.Exit(1)
+
+
+def _names(text: str, known: list[str]) -> list[str]:
+    return known if text == "all" else [name.strip() for name in text.split(",")]
+
+
+def _seeds(text: str) -> list[int]:
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        try:
+            seeds += range(int(first), int(last or first) + 1)
+        except ValueError:
+            raise ValueError(f"expected --seeds such as 100-104 or 0,1,2, got {text!r}") from None
+    if not seeds:
+        raise ValueError(f"expected a seed or more, got {text!r}")
+    return list(dict.fromkeys(seeds))
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    import yaml
+
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"expected --set NAME=VALUE, got {text!r}")
+    try:
+        return name, float(value) if "e" in value.lower() else yaml.safe_load(value)  # YAML 1.1 takes 1e-4 for a text
+    except ValueError:
+        return name, yaml.safe_load(value)
