@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -38,12 +39,13 @@ from espo_algo.evaluation.in_training import evaluate_in_training
 from espo_algo.learning.batching import WholeEpisodeTrainingData
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.limits import WaitLimit
+from espo_algo.manifest import MANIFEST, verify_checkpoint, write_manifest
 from espo_algo.metrics import log_rollouts
 from espo_algo.policy import Policy
 from espo_algo.rollout.engines import get_engine
 from espo_algo.rollout.env_runner import ESPOEnvRunner
 from espo_algo.rollout.plans import Planner, ResponsePlan
-from espo_algo.weight_sync.calls import ask_learners, replace_runners, update_learners
+from espo_algo.weight_sync.calls import ask_learners, check_learners, replace_runners, update_learners
 from espo_algo.weight_sync.packing import unpack_state
 from espo_algo.weight_sync.sync import sync_weights
 from espo_env.tasks.order import ProblemOrder
@@ -82,6 +84,7 @@ class ESPO(PPO):
 
     def training_step(self) -> None:
         """One iteration: sample, update, adapt, synchronise."""
+        check_learners(self.learner_group)  # before responses are written that nobody learns from
         with self._timer(ENV_RUNNER_SAMPLING_TIMER):
             # The engines stop a response where its regret outgrows what the critic's value allows.
             self.latest_episodes = episodes = self._sample()
@@ -340,8 +343,27 @@ class ESPO(PPO):
         if COMPONENT_LEARNER_GROUP in state:
             self._send_to_all()
 
+    def save_to_path(self, path: Any = None, **kwargs: Any) -> str:
+        """Saves a checkpoint; in a local folder with its files' checksums (:mod:`espo_algo.manifest`).
+
+        Raises:
+            RuntimeError: If a learner is dead.
+        """
+        check_learners(self.learner_group)
+        saved = str(super().save_to_path(path, **kwargs))
+        check_learners(self.learner_group)  # RLlib does not look whether they have saved anything
+        if Path(saved).is_dir():
+            write_manifest(saved)
+        return saved
+
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
-        """Restores a checkpoint, or a component of it, and sends the weights to every runner."""
+        """Restores a checkpoint, or a component of it, and sends the weights to every runner.
+
+        Raises:
+            BrokenCheckpointError: If the checkpoint has checksums, and a file is not what was written.
+        """
+        if (Path(path) / MANIFEST).is_file():
+            verify_checkpoint(path)
         super().restore_from_path(path, *args, **kwargs)
         self._send_to_all()
 

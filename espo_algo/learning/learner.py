@@ -350,3 +350,9 @@ class ESPOLearner(PPOTorchLearner):
             self._timestep = state[_COEFFICIENTS]["timestep"]
             self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID].fill_(state[_COEFFICIENTS]["kl_coeff"])
             self.entropy_coeff_schedulers_per_module[DEFAULT_MODULE_ID].update(timestep=self._timestep)
+        if COMPONENT_OPTIMIZER in state:
+            # The configuration's, not the state's: a run may be meant to go on with others.
+            for optimizer, schedule in self._optimizer_lr_schedules.items():
+                self._set_optimizer_lr(optimizer, schedule.update(timestep=self._timestep))
+                for group in optimizer.param_groups:
+                    group["weight_decay"] = self.config.weight_decay

@@ -1,11 +1,12 @@
 """The language model as an RLModule.
 
 - :class:`LanguageModelRLModule`: policy, critic, and the state of early stopping as buffers.
+- :func:`state_numbers`, :func:`with_numbers`: that state as numbers, and back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.weight_sync.packing import pack_state, unpack_state
 from espo_env.early_stopping import EarlyStoppingState
 
-__all__ = ["LanguageModelRLModule"]
+__all__ = ["LanguageModelRLModule", "state_numbers", "with_numbers"]
 
 _CHUNK = 1024
 """Response tokens whose logits exist at the same time: at most this many rows of [V]."""
@@ -58,30 +59,18 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
                     trunk.gradient_checkpointing_enable({"use_reentrant": False})
         self._constants: EarlyStoppingState = config["early_stopping"]
         # float64, so that a checkpoint gives back exactly what was computed.
-        for name, number in _numbers(self._constants).items():
+        for name, number in state_numbers(self._constants).items():
             self.register_buffer(f"regret_{name}", torch.tensor(number, dtype=torch.float64))
 
     @property
     def early_stopping(self) -> EarlyStoppingState:
         """The state of early stopping: read from the buffers, and written to them."""
-        number = {name: float(getattr(self, f"regret_{name}")) for name in _numbers(self._constants)}
-        base = self._constants
-        return replace(
-            base,
-            statistics=replace(base.statistics, mean=number["mean"], var=number["var"]),
-            tolerance=replace(base.tolerance, beta=number["beta"]),
-            warmup=replace(
-                base.warmup,
-                done=bool(number["warmup_done"]),
-                streak=int(number["warmup_streak"]),
-                last_loss=number["warmup_last_loss"],
-            ),
-            num_updates=int(number["num_updates"]),
-        )
+        numbers = {name: float(getattr(self, f"regret_{name}")) for name in state_numbers(self._constants)}
+        return with_numbers(self._constants, numbers)
 
     @early_stopping.setter
     def early_stopping(self, state: EarlyStoppingState) -> None:
-        for name, number in _numbers(state).items():
+        for name, number in state_numbers(state).items():
             getattr(self, f"regret_{name}").fill_(number)
 
     def _forward_train(self, batch: SequenceBatch, **kwargs: Any) -> dict[str, Tensor]:
@@ -186,8 +175,8 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
         unpack_state(self, state)
 
 
-def _numbers(state: EarlyStoppingState) -> dict[str, float]:
-    """What changes from batch to batch, by the buffers' names."""
+def state_numbers(state: EarlyStoppingState) -> dict[str, float]:
+    """What of a state of early stopping changes from batch to batch, by the buffers' names."""
     return {
         "mean": state.statistics.mean,
         "var": state.statistics.var,
@@ -197,3 +186,23 @@ def _numbers(state: EarlyStoppingState) -> dict[str, float]:
         "warmup_last_loss": state.warmup.last_loss,
         "num_updates": float(state.num_updates),
     }
+
+
+def with_numbers(constants: EarlyStoppingState, numbers: Mapping[str, float]) -> EarlyStoppingState:
+    """The state with these numbers (:func:`state_numbers`), and the constants of another one.
+
+    Raises:
+        KeyError: If a number is missing.
+    """
+    return replace(
+        constants,
+        statistics=replace(constants.statistics, mean=numbers["mean"], var=numbers["var"]),
+        tolerance=replace(constants.tolerance, beta=numbers["beta"]),
+        warmup=replace(
+            constants.warmup,
+            done=bool(numbers["warmup_done"]),
+            streak=int(numbers["warmup_streak"]),
+            last_loss=numbers["warmup_last_loss"],
+        ),
+        num_updates=int(numbers["num_updates"]),
+    )

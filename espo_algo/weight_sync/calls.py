@@ -4,6 +4,7 @@
 - :func:`replace_runners`: restarts runners that are of no use any more.
 - :func:`ask_learners`: a call on every learner.
 - :func:`update_learners`: the update of every learner on its share of a batch.
+- :func:`check_learners`: whether one has died.
 
 RLlib drops a call that meets a busy actor without a word, and gives errors back as if they were answers.
 """
@@ -20,9 +21,14 @@ from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.actor_manager import RemoteCallResults
 
-__all__ = ["ask_learners", "ask_runners", "replace_runners", "update_learners"]
+__all__ = ["ask_learners", "ask_runners", "check_learners", "replace_runners", "update_learners"]
 
 logger = logging.getLogger(__name__)
+
+_HOW_TO_GO_ON = (
+    "training cannot go on without a learner: build the algorithm again and restore its newest checkpoint "
+    "(restore_from_path, or espo train --resume)"
+)
 
 T = TypeVar("T")
 
@@ -111,12 +117,25 @@ def update_learners(
     return _by_rank(learner_group, results, timeout)
 
 
+def check_learners(learner_group: LearnerGroup) -> None:
+    """Does nothing where every learner answered when it was asked last.
+
+    Raises:
+        RuntimeError: If one did not, naming it.
+    """
+    if learner_group.is_local:
+        return
+    healthy = learner_group._worker_manager.healthy_actor_ids()
+    if missing := [rank for rank in range(len(learner_group)) if rank not in healthy]:
+        raise RuntimeError(f"expected {len(learner_group)} learners, got none at {missing} (dead); {_HOW_TO_GO_ON}")
+
+
 def _by_rank(learner_group: LearnerGroup, results: RemoteCallResults, timeout: float) -> list[Any]:
     answers = {result.actor_id: result for result in results}
     if missing := [rank for rank in range(len(learner_group)) if rank not in answers]:
         raise RuntimeError(
             f"expected an answer of {len(learner_group)} learners within {timeout} s, got none from {missing} (dead, "
-            "or still busy)"
+            f"or still busy); {_HOW_TO_GO_ON}"
         )
     for rank in sorted(answers):
         if not answers[rank].ok:

@@ -160,7 +160,7 @@ def test_a_state_that_is_set_reaches_a_runner_that_is_busy(two_runners):
         assert_same(received, expected)
 
 
-def test_a_runner_that_hangs_is_restarted_and_a_learner_that_hangs_is_an_error(coin_config):
+def test_a_runner_that_hangs_is_restarted_and_a_learner_that_hangs_is_an_error(coin_config, tmp_path):
     """Both were waited for without a limit."""
     config = coin_config().early_stopping(**EARLY).env_runners(num_env_runners=2, sample_timeout_s=5.0)
     config.learners(num_learners=1)
@@ -196,8 +196,10 @@ def test_a_runner_that_hangs_is_restarted_and_a_learner_that_hangs_is_an_error(c
         ask_learners(algo.learner_group, broken, timeout=60)
     # A learner that has raised, or died, is not asked any more: every further call names it.
     for _ in range(2):
-        with pytest.raises(RuntimeError, match=r"got none from \[0\] \(dead, or still busy\)"):
+        with pytest.raises(RuntimeError, match=r"got none at \[0\] \(dead\); .* restore its newest checkpoint"):
             algo.train()
+    with pytest.raises(RuntimeError, match=r"got none at \[0\] \(dead\)"):
+        algo.save_to_path(str(tmp_path))
     algo.stop()
 
 
