@@ -159,7 +159,8 @@ def run(seconds: float, per_minute: float, seed: int, folder: Path) -> Tally:
         tally.iterations += 1
         tally.missing = int(result["num_missing_episodes_lifetime"])
         tally.answered = int(runs["num_episodes_lifetime"])
-        tally.lost.update({name: int(count) for name, count in runs.get("lost_episodes", {}).items()})
+        # RLlib gives NaN for a sum to which nothing was added this time.
+        tally.lost.update({name: int(n) for name, n in runs.get("lost_episodes", {}).items() if n == n})
         whole = tally.missing == before and algo.env_runner_group.num_healthy_remote_workers() == RUNNERS
         if whole and incomplete_since is not None:
             tally.back.append(time.monotonic() - incomplete_since)
