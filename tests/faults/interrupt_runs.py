@@ -1,7 +1,7 @@
 """Training runs that are interrupted (Ctrl-C, SIGTERM) or killed, and go on.
 
-``python tests/faults/interrupt_runs.py --rounds 30`` starts ``espo train --resume`` again and again, sends it a signal
-while it trains, and looks at what it leaves: exit code, log, checkpoints.
+Run with ``PYTHONPATH=.:tests/support``. Starts ``espo train --resume`` again and again, sends it a signal while it
+trains, and looks at what it leaves: exit code, log, checkpoints.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from coin_task import CoinTask
+from tiny_models import save_tiny_model
+
+from espo_algo.commands.checkpoints import choose_checkpoint, iteration_of
+from espo_algo.commands.run_log import RunLog
 
 ROOT = Path(__file__).parents[2]
-sys.path += [str(ROOT), str(ROOT / "tests" / "support")]
-
-from espo_algo.commands.checkpoints import choose_checkpoint, iteration_of  # noqa: E402
-from espo_algo.commands.run_log import RunLog  # noqa: E402
-
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}
 
 
@@ -48,9 +48,6 @@ class Outcome:
 
 def write_config(folder: Path, iterations: int) -> Path:
     """A configuration that trains an iteration in a fraction of a second, with its model."""
-    from coin_task import CoinTask
-    from tiny_models import save_tiny_model
-
     content = {
         "environment": {"env": "espo_env/TokenGeneration-v0", "env_config": {"task": "coin_task:CoinTask"}},
         "env_runners": {"num_envs_per_env_runner": 8},
