@@ -21,7 +21,7 @@ from espo_algo.learning.model import CriticKind, Dtype
 from espo_algo.rollout.engines import EngineKind, get_engine
 from espo_algo.rollout.environment import make_vector_env
 from espo_algo.rollout.plans import EvaluationStops
-from espo_env.early_stopping import StatisticsStart
+from espo_env.early_stopping import Controller, StatisticsStart
 from espo_env.token_mdp import TokenMDP
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ _CHOICES = (
     ("language_model", "dtype", Dtype),
     ("early_stopping", "stops_in_evaluation", EvaluationStops),
     ("early_stopping", "statistics_start", StatisticsStart),
+    ("early_stopping", "controller", Controller),
 )
 _LOWEST = (
     ("generation", "max_new_tokens", 1),
@@ -231,6 +232,18 @@ def _check_engine(config: ESPOConfig, kind: EngineKind) -> None:
 def _check_batch(config: ESPOConfig) -> None:
     if not 0.0 <= config.shadow_fraction <= 1.0:
         _refuse(config, f"expected .early_stopping(shadow_fraction) in [0, 1], got {config.shadow_fraction}")
+    if not 0 <= config.pilots < max(config.rollouts_per_prompt, 1):
+        _refuse(
+            config,
+            f"expected .early_stopping(pilots) in [0, rollouts_per_prompt={config.rollouts_per_prompt}), "
+            f"got {config.pilots}",
+        )
+    if config.controller == "false_positive_rate" and not config.shadow_fraction:
+        _refuse(
+            config,
+            "expected .early_stopping(shadow_fraction) > 0 with controller='false_positive_rate', which learns from "
+            "responses that run on, got 0",
+        )
     prompts, rest = divmod(config.total_train_batch_size, config.rollouts_per_prompt)
     if rest:
         _refuse(

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,11 @@ from espo_algo.policy import Policy
 from espo_algo.rollout.engines import get_engine
 from espo_algo.rollout.env_runner import ESPOEnvRunner
 from espo_algo.rollout.plans import Planner, ResponsePlan
+from espo_algo.rollout.prompt_success import PromptSuccess
 from espo_algo.weight_sync.calls import ask_learners, check_learners, replace_runners, update_learners
 from espo_algo.weight_sync.packing import unpack_state
 from espo_algo.weight_sync.sync import sync_weights
+from espo_env.early_stopping import FalsePositiveController
 from espo_env.tasks.order import ProblemOrder
 from espo_env.token_mdp import TokenMDP
 
@@ -76,6 +79,7 @@ class ESPO(PPO):
     eval_env_runner_group: EnvRunnerGroup | None
     _planner: Planner
     _responses_planned: int
+    _prompt_success: PromptSuccess
 
     @classmethod
     def get_default_config(cls) -> ESPOConfig:
@@ -111,11 +115,15 @@ class ESPO(PPO):
                 self._responses_planned,
                 self._responses_planned + self.config.total_train_batch_size,
             )
-            plans = self._planner.plans(range(first, self._responses_planned))
+            plans = [
+                replace(plan, prompt_success=self._prompt_success.rate(plan.problem_index))
+                for plan in self._planner.plans(range(first, self._responses_planned))
+            ]
             episodes = list(self.collect(self.env_runner_group, plans).values())
             self.metrics.log_value("num_missing_episodes_lifetime", len(plans) - len(episodes), reduce="lifetime_sum")
             trainable = [episode for episode in episodes if episode.is_trainable]
             lost += _losses(episodes, len(plans))
+            self._prompt_success.update(trainable)
             log_rollouts(self.metrics, episodes, key=(ENV_RUNNER_RESULTS,))
             if len({episode.group for episode in trainable}) >= max(1, self.config.num_learners):
                 return trainable
@@ -176,6 +184,12 @@ class ESPO(PPO):
             (("mismatch", "ratio_max"), measured["mismatch_ratio_max"]),
         ):
             self.metrics.log_value(name, number, reduce="mean", window=1)
+        if isinstance(state.tolerance, FalsePositiveController):
+            self.metrics.log_dict(
+                {"false_positive_bound": state.tolerance.bound, "audited": len(state.tolerance.audited)},
+                reduce="mean",
+                window=1,
+            )
 
     # --- runners ------------------------------------------------------------------------------------------------
 
@@ -194,7 +208,12 @@ class ESPO(PPO):
         if not group.num_remote_workers():
             return dict(enumerate(group.local_env_runner.sample(plans=plans)))
         runners, newest = group.healthy_worker_ids(), self.version_sent(group)
-        shares = {runner: range(i, len(plans), len(runners)) for i, runner in enumerate(runners)}
+        # Responses to a prompt stay together: some may wait for what the others turn out to be.
+        turns = {group: turn for turn, group in enumerate(dict.fromkeys(plan.group for plan in plans))}
+        shares = {
+            runner: [number for number, plan in enumerate(plans) if turns[plan.group] % len(runners) == i]
+            for i, runner in enumerate(runners)
+        }
 
         def sample(runner: ESPOEnvRunner) -> tuple[int, list[TokenEpisode] | str | None]:
             index = int(runner.worker_index)
@@ -312,7 +331,10 @@ class ESPO(PPO):
         """Checks the task against the model before any actor starts, then builds everything."""
         self.mdp = config.check_task()
         order = ProblemOrder(self.mdp.task.num_problems(self.mdp.split), config.seed)
-        self._planner = Planner(order.__getitem__, config.seed or 0, config.rollouts_per_prompt, config.shadow_fraction)
+        self._planner = Planner(
+            order.__getitem__, config.seed or 0, config.rollouts_per_prompt, config.shadow_fraction, config.pilots
+        )
+        self._prompt_success = PromptSuccess()
         self._responses_planned = 0
         self._weights_lock = threading.RLock()
         self._versions: dict[int, int] = {}
@@ -329,10 +351,16 @@ class ESPO(PPO):
         self._send_to_all()
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """RLlib's state, and how many responses were planned: a restored run goes on with the next problem and seed."""
+        """RLlib's state, how many responses were planned, and what is known of the problems.
+
+        So a restored run goes on with the next problem and seed.
+        """
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component(_DRIVER_STATE, components, not_components):
-            state[_DRIVER_STATE] = {"responses_planned": self._responses_planned}
+            state[_DRIVER_STATE] = {
+                "responses_planned": self._responses_planned,
+                "prompt_success": self._prompt_success.get_state(),
+            }
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -340,6 +368,7 @@ class ESPO(PPO):
         super().set_state(state)
         if _DRIVER_STATE in state:
             self._responses_planned = state[_DRIVER_STATE]["responses_planned"]
+            self._prompt_success.set_state(state[_DRIVER_STATE]["prompt_success"])
         if COMPONENT_LEARNER_GROUP in state:
             self._send_to_all()
 

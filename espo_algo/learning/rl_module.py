@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from espo_algo.learning.batching import SequenceBatch
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.weight_sync.packing import pack_state, unpack_state
-from espo_env.early_stopping import EarlyStoppingState
+from espo_env.early_stopping import AuditedResponse, EarlyStoppingState, FalsePositiveController
 
 __all__ = ["LanguageModelRLModule", "state_numbers", "with_numbers"]
 
@@ -61,17 +61,29 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
         # float64, so that a checkpoint gives back exactly what was computed.
         for name, number in state_numbers(self._constants).items():
             self.register_buffer(f"regret_{name}", torch.tensor(number, dtype=torch.float64))
+        if isinstance(budget := self._constants.tolerance, FalsePositiveController):
+            # A row for each response remembered; NaN where there is none yet. 24 bytes each on the way to a runner.
+            empty = torch.full((budget.window, len(AuditedResponse._fields)), torch.nan, dtype=torch.float64)
+            self.register_buffer("regret_audited", empty)
 
     @property
     def early_stopping(self) -> EarlyStoppingState:
         """The state of early stopping: read from the buffers, and written to them."""
         numbers = {name: float(getattr(self, f"regret_{name}")) for name in state_numbers(self._constants)}
-        return with_numbers(self._constants, numbers)
+        state = with_numbers(self._constants, numbers)
+        if isinstance(state.tolerance, FalsePositiveController):
+            rows = self.regret_audited[~self.regret_audited.isnan().any(1)].tolist()
+            audited = tuple(AuditedResponse(critical, known_from, right > 0) for critical, known_from, right in rows)
+            state = replace(state, tolerance=replace(state.tolerance, audited=audited))
+        return state
 
     @early_stopping.setter
     def early_stopping(self, state: EarlyStoppingState) -> None:
         for name, number in state_numbers(state).items():
             getattr(self, f"regret_{name}").fill_(number)
+        if isinstance(state.tolerance, FalsePositiveController):
+            rows = torch.tensor(state.tolerance.audited, dtype=torch.float64).reshape(-1, len(AuditedResponse._fields))
+            self.regret_audited.fill_(torch.nan)[: len(rows)] = rows
 
     def _forward_train(self, batch: SequenceBatch, **kwargs: Any) -> dict[str, Tensor]:
         """What the losses need of whole sequences, for response tokens only; no [T, V] is ever kept.
@@ -176,8 +188,8 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
 
 
 def state_numbers(state: EarlyStoppingState) -> dict[str, float]:
-    """What of a state of early stopping changes from batch to batch, by the buffers' names."""
-    return {
+    """What changes from batch to batch, but for audited responses, by the names of the buffers."""
+    numbers = {
         "mean": state.statistics.mean,
         "var": state.statistics.var,
         "beta": state.tolerance.beta,
@@ -186,6 +198,9 @@ def state_numbers(state: EarlyStoppingState) -> dict[str, float]:
         "warmup_last_loss": state.warmup.last_loss,
         "num_updates": float(state.num_updates),
     }
+    if isinstance(state.tolerance, FalsePositiveController):
+        numbers["may_stop"] = float(state.tolerance.may_stop)
+    return numbers
 
 
 def with_numbers(constants: EarlyStoppingState, numbers: Mapping[str, float]) -> EarlyStoppingState:
@@ -194,10 +209,13 @@ def with_numbers(constants: EarlyStoppingState, numbers: Mapping[str, float]) ->
     Raises:
         KeyError: If a number is missing.
     """
+    tolerance = replace(constants.tolerance, beta=numbers["beta"])
+    if isinstance(tolerance, FalsePositiveController):  # nothing is promised where another controller was at work
+        tolerance = replace(tolerance, may_stop=numbers.get("may_stop", 0.0) > 0)
     return replace(
         constants,
         statistics=replace(constants.statistics, mean=numbers["mean"], var=numbers["var"]),
-        tolerance=replace(constants.tolerance, beta=numbers["beta"]),
+        tolerance=tolerance,
         warmup=replace(
             constants.warmup,
             done=bool(numbers["warmup_done"]),

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 
@@ -16,6 +15,7 @@ import numpy as np
 from espo_algo.episodes import TokenEpisode
 from espo_algo.rollout.engine import Engine, GenerationRequest
 from espo_algo.rollout.plans import ResponsePlan
+from espo_algo.rollout.prompt_success import PilotQueue
 from espo_env.grading import Grade
 from espo_env.grading.judge import check_grade
 from espo_env.types import StopReason
@@ -62,27 +62,27 @@ def stream(
         log-probability that is not finite (``FloatingPointError``).
     """
     base = env.unwrapped
-    waiting = deque(range(len(plans)))
+    queue = PilotQueue(plans)
     free = list(range(env.num_envs))
     slot_of: dict[int, int] = {}
     grading: list[tuple[TokenEpisode, Future[Grade]]] = []
+    patience = base.task.grade_timeout_s + _PATIENCE
     try:
-        while waiting or engine.num_unfinished:
-            taken = [(free.pop(), waiting.popleft()) for _ in range(min(len(free), len(waiting)))]
-            errors = _pose(env, [slot for slot, _ in taken], [plans[plan].problem_index for _, plan in taken])
-            requests = []
-            for (slot, plan), error in zip(taken, errors, strict=True):
+        while queue or queue.num_held or engine.num_unfinished:
+            taken = [(free.pop(), number) for number in queue.take(len(free))]
+            errors = _pose(env, [slot for slot, _ in taken], [plans[number].problem_index for _, number in taken])
+            requests, over = [], []
+            for (slot, number), error in zip(taken, errors, strict=True):
+                plan = queue.plans[number]
                 if error is not None:
                     nothing = np.zeros(0, np.int32)
                     free.append(slot)
-                    lost = TokenEpisode(nothing, nothing, StopReason.ERROR, request_id=plan, group=plans[plan].group)
-                    yield plan, _lost(lost, error)
+                    lost = TokenEpisode(nothing, nothing, StopReason.ERROR, request_id=number, group=plan.group)
+                    over.append(_lost(lost, error))
                     continue
-                slot_of[plan] = slot
-                prompt = base.prompt_tokens(slot)
-                requests.append(
-                    GenerationRequest(plan, prompt, plans[plan].seed, base.mdp.max_new_tokens, plans[plan].mark_only)
-                )
+                slot_of[number] = slot
+                prompt, most = base.prompt_tokens(slot), base.mdp.max_new_tokens
+                requests.append(GenerationRequest(number, prompt, plan.seed, most, plan.mark_only, plan.prompt_success))
             engine.submit(requests)
             done = engine.step()
             slots = [slot_of.pop(episode.request_id) for episode in done]
@@ -92,28 +92,46 @@ def stream(
             free += slots
             for i, (slot, episode) in enumerate(zip(slots, done, strict=True)):
                 episode.problem = problems[slot]
-                episode.group = plans[episode.request_id].group
+                plan = queue.plans[episode.request_id]
+                episode.group, episode.shadow = plan.group, plan.mark_only
+                episode.prompt_success = plan.prompt_success
                 episode.reward = float(outcome.rewards[i])
                 episode.truncated = bool(outcome.truncations[i])
                 if (error := outcome.errors[i] or _broken(episode)) is not None:
-                    yield episode.request_id, _lost(episode, error)
+                    over.append(_lost(episode, error))
                 elif episode.stop_reason is StopReason.EOS:
                     grading.append((episode, base.mdp.submit(episode.problem, episode.response_tokens)))
                 else:
-                    yield episode.request_id, episode
-            for pair in [pair for pair in grading if pair[1].done()]:
-                grading.remove(pair)
-                yield pair[0].request_id, _graded(*pair)
+                    over.append(episode)
+            pilots_alone = queue.num_held and not queue and not engine.num_unfinished
+            over += _settled(grading, patience if pilots_alone else None)
+            for episode in over:
+                queue.answered(episode)
+                yield episode.request_id, episode
     except BaseException:
         engine.abort()  # or the next call would find it busy
         raise
     while grading:
-        # Graders that work in parallel may have a queue: the limit is for the next verdict, whichever it is.
-        wait([verdict for _, verdict in grading], base.task.grade_timeout_s + _PATIENCE, FIRST_COMPLETED)
-        ready = [pair for pair in grading if pair[1].done()]
-        for pair in ready or grading.copy():
-            grading.remove(pair)
-            yield pair[0].request_id, _graded(*pair)
+        for episode in _settled(grading, patience):
+            yield episode.request_id, episode
+
+
+def _settled(grading: list[tuple[TokenEpisode, Future[Grade]]], seconds: float | None) -> list[TokenEpisode]:
+    """Takes out what is graded.
+
+    Args:
+        grading: Loses what is taken out.
+        seconds: How long to wait for the first verdict, after which all are given up: graders that work in parallel may
+            have a queue, so the limit is for the next one, whichever it is. None does not wait.
+    """
+    if seconds is not None:
+        wait([verdict for _, verdict in grading], seconds, FIRST_COMPLETED)
+    ready = [pair for pair in grading if pair[1].done()]
+    if seconds is not None and not ready:
+        ready = grading.copy()
+    for pair in ready:
+        grading.remove(pair)
+    return [_graded(*pair) for pair in ready]
 
 
 def _graded(episode: TokenEpisode, verdict: Future[Grade]) -> TokenEpisode:

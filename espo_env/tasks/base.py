@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,6 +20,9 @@ from espo_env.grading.background import default_background
 from espo_env.tokenizer import Tokenizer
 
 __all__ = ["Problem", "Split", "Task"]
+
+_QUICK = 0.01
+"""Seconds that a grade is waited for at once: nearly all are there by then, and whoever asked can go on with them."""
 
 Split = Literal["train", "eval"]
 """Problems to learn from and problems to measure on; the two never share one."""
@@ -82,7 +85,9 @@ class Task(ABC):
         Here one response after the other is graded in a thread, for graders that are quick. One that hangs loses its
         own response after ``grade_timeout_s``. A task whose grader takes its time overrides this one as well.
         """
-        return default_background().submit(lambda: self.grade(problem, response), self.grade_timeout_s)
+        verdict = default_background().submit(lambda: self.grade(problem, response), self.grade_timeout_s)
+        wait([verdict], _QUICK)
+        return verdict
 
     @property
     @abstractmethod

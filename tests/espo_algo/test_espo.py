@@ -79,8 +79,18 @@ def test_timers_show_this_iteration(trained):
     assert len(set(times)) == len(times)
 
 
-def test_three_iterations_saved_and_restored_go_on_like_six(coin_config, tmp_path):
-    config = coin_config().early_stopping(beta="auto", shadow_fraction=0.2)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"beta": "auto", "rule": "regret_prompt"},
+        {"controller": "false_positive_rate", "budget": 0.6},
+        {"beta": 0.05, "rule": "regret_siblings", "pilots": 1},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_three_iterations_saved_and_restored_go_on_like_six(coin_config, tmp_path, options):
+    config = coin_config().early_stopping(shadow_fraction=0.2, **options)
+    config.generation(rollouts_per_prompt=2 if "pilots" in options else 1)
     whole = build(config.copy())
     expected = [whole.train() for _ in range(6)]
     first = build(config.copy())

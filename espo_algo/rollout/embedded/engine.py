@@ -177,7 +177,8 @@ class TorchEngine:
             requests.pop()
         self._num_live = len(requests)
         if fresh:
-            self._detector.reset(np.array(fresh), self._slots.start(fresh))
+            success = np.array([requests[slot].prompt_success for slot in fresh], np.float32)
+            self._detector.reset(np.array(fresh), self._slots.start(fresh), success)
             # All of a prompt but its last token: that one is decoded, together with everyone else's.
             new, known = self._split_by_prompt(fresh)
             for group in _prefill_groups(self._slots.prompt_length[new] - 1):

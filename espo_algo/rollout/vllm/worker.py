@@ -262,7 +262,8 @@ class EarlyStoppingSampler:
         self._horizons[index] = self._on_device(horizons)
         self._marks_only[index] = self._on_device(np.array([int(p.extra_args["mark_only"]) for p in params]))
         self._uniforms[index, : uniforms.shape[1]] = self._on_device(uniforms)
-        self.detector.reset(index, self._on_device(draws))
+        success = np.array([p.extra_args["prompt_success"] for p in params], np.float32)
+        self.detector.reset(index, self._on_device(draws), self._on_device(success))
 
     def _on_device(self, array: NDArray) -> Tensor:
         tensor = torch.from_numpy(array)

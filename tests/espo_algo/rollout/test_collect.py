@@ -16,8 +16,8 @@ from espo_algo import LanguageModelWithCritic, TokenEpisode
 from espo_algo.rollout.collect import collect, stream
 from espo_algo.rollout.embedded.engine import TorchEngine
 from espo_algo.rollout.engine import EngineSettings
-from espo_algo.rollout.plans import ResponsePlan
-from espo_env.early_stopping import DetectorState, RegretStatistics
+from espo_algo.rollout.plans import Planner, ResponsePlan
+from espo_env.early_stopping import DetectorSettings, DetectorState, RegretStatistics
 from espo_env.grading import Grade
 from espo_env.grading.background import default_background
 from espo_env.grading.judge import InvalidGrade
@@ -82,11 +82,14 @@ def model() -> LanguageModelWithCritic:
     return LanguageModelWithCritic(AutoModelForCausalLM.from_config(config).eval())
 
 
-def build(model: LanguageModelWithCritic, task: Task, slots: int) -> tuple[WatchedEngine, VectorRegretTermination]:
+def build(
+    model: LanguageModelWithCritic, task: Task, slots: int, rule: str = "regret_value"
+) -> tuple[WatchedEngine, VectorRegretTermination]:
     env = TokenGenerationVectorEnv(
         task, slots, max_new_tokens=HORIZON, autoreset_mode=AutoresetMode.DISABLED, split="train"
     )
-    settings = EngineSettings(slots, max_length=env.mdp.max_length, eos_token_id=env.mdp.eos_token_id)
+    mdp, detector = env.mdp, DetectorSettings(rule)
+    settings = EngineSettings(slots, max_length=mdp.max_length, eos_token_id=mdp.eos_token_id, detector=detector)
     engine = WatchedEngine(model, settings)
     engine.set_detector_state(DetectorState(enabled=False))
     return engine, VectorRegretTermination(env, fail_reward=-0.5)
@@ -198,6 +201,34 @@ def test_an_engine_that_fails_is_idle_afterwards(
             collect(engine, env, plans(INDICES))
     assert engine.num_unfinished == 0
     assert len(collect(engine, env, plans(INDICES))) == PROBLEMS
+
+
+def test_pilots_come_first_and_tell_the_rule_of_the_others(model: LanguageModelWithCritic) -> None:
+    task = FragileTask(ungradable=(3,))
+    engine, env = build(model, task, slots=6, rule="regret_siblings")
+    # Everything is above average, so whatever may be stopped is stopped at once.
+    engine.set_detector_state(DetectorState(RegretStatistics(mean=-9.0, var=0.01), beta=0.1, enabled=True))
+    planned = Planner(lambda i: i, seed=1, rollouts_per_prompt=4, pilots=2).plans(range(48))
+    numbers, episodes = zip(*stream(engine, env, planned), strict=True)
+    assert sorted(numbers) == list(range(48))
+    by_number = dict(zip(numbers, episodes, strict=True))
+    rates = set()
+    for group in range(12):
+        pilots, others = ([by_number[4 * group + i] for i in pair] for pair in ((0, 1), (2, 3)))
+        assert max(numbers.index(e.request_id) for e in pilots) < min(numbers.index(e.request_id) for e in others)
+        assert all(e.shadow and e.stop_reason is not StopReason.REGRET for e in pilots)
+        graded = [e.correct is True for e in pilots if e.is_trainable]
+        for other in others:
+            assert other.prompt_success == (sum(graded) / len(graded) if graded else 1.0)
+            assert not other.shadow
+            if other.prompt_success < 0.5:
+                assert other.mark == -1
+            elif len(other) > 1 or other.stop_reason is StopReason.REGRET:
+                assert (other.stop_reason, other.mark) == (StopReason.REGRET, 0)
+            rates.add(other.prompt_success)
+    assert {0.0, 1.0} <= rates
+    # Six slots, of which none is idle while there is something to write.
+    assert engine.live[: len(engine.live) // 2] == [6] * (len(engine.live) // 2)
 
 
 class SlowTask(FragileTask):
