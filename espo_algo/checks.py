@@ -17,7 +17,7 @@ from ray.rllib.algorithms.ppo.ppo import PPOConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from espo_algo.learning.advantages import get_advantage_estimator
-from espo_algo.learning.model import CriticKind, Dtype
+from espo_algo.learning.model import CriticKind, Dtype, check_keys_and_values
 from espo_algo.rollout.engines import EngineKind, get_engine
 from espo_algo.rollout.environment import make_vector_env
 from espo_algo.rollout.plans import EvaluationStops
@@ -173,6 +173,11 @@ def check_task(config: ESPOConfig) -> TokenMDP:
             f"expected prompts and responses of at most {context} tokens (the context of {config.model_name!r}), got "
             f"prompts of up to {mdp.task.max_prompt_tokens} and .generation(max_new_tokens={mdp.max_new_tokens})",
         )
+    if config.share_prompts:
+        try:
+            check_keys_and_values(model, mdp.max_length)
+        except ValueError as error:
+            _refuse(config, f".training(share_prompts=True): {error}")
     return mdp
 
 
@@ -262,6 +267,12 @@ def _check_batch(config: ESPOConfig) -> None:
             config,
             f"expected top_p 1, top_k 0 and greedy False in training (they bias PPO's ratio; put them into "
             f".evaluation(evaluation_config=...)), got {config.top_p}, {config.top_k} and {config.greedy}",
+        )
+    if config.share_prompts and config.gradient_checkpointing:
+        _refuse(
+            config,
+            "expected .language_model(gradient_checkpointing=False) with .training(share_prompts=True), got True: "
+            "recomputing a layer would leave out the prompts' keys and values",
         )
     if config.grad_clip is not None and config.grad_clip_by != "global_norm":
         _refuse(config, f"expected .training(grad_clip_by='global_norm'), got {config.grad_clip_by!r}")

@@ -139,6 +139,7 @@ class ESPOConfig(PPOConfig):
         self.advantage_estimator = "gae"
         self.normalize_advantages = True
         self.max_tokens_per_microbatch = 2048
+        self.share_prompts = False
         self.importance_weight_cap: float | None = None
         # .fault_tolerance()
         self.max_empty_rounds = 3
@@ -321,6 +322,7 @@ class ESPOConfig(PPOConfig):
         advantage_estimator: str = NotProvided,
         normalize_advantages: bool = NotProvided,
         max_tokens_per_microbatch: int = NotProvided,
+        share_prompts: bool = NotProvided,
         importance_weight_cap: float | None = NotProvided,
         **kwargs: Any,
     ) -> Self:
@@ -334,6 +336,10 @@ class ESPOConfig(PPOConfig):
             normalize_advantages: Mean 0 and variance 1 over all tokens of all learners.
             max_tokens_per_microbatch: Tokens, padding included, that go through the model at once; gradients are
                 accumulated over the micro-batches of a minibatch. What the memory of an update depends on.
+            share_prompts: Compute a prompt once for all responses to it in a micro-batch, and pad responses to those of
+                like length only: the same gradients up to rounding, in less time. Minibatches are then made of whole
+                prompts, where RLlib's shuffling would scatter the responses to one. Not with gradient checkpointing,
+                nor with sliding windows shorter than a prompt and its response.
             importance_weight_cap: Weight each token's loss with ``min(pi_learner / pi_sampler, cap)``, which corrects
                 for an engine whose log-probabilities differ from the learner's; None is off.
             kwargs: Those of ``PPOConfig.training``. ``train_batch_size_per_learner`` and ``minibatch_size`` count
@@ -346,6 +352,7 @@ class ESPOConfig(PPOConfig):
             advantage_estimator=advantage_estimator,
             normalize_advantages=normalize_advantages,
             max_tokens_per_microbatch=max_tokens_per_microbatch,
+            share_prompts=share_prompts,
             importance_weight_cap=importance_weight_cap,
         )
         return self
