@@ -45,11 +45,13 @@ def ray_started(needed: bool = True) -> Iterator[None]:
     """Ray without its chatter; one that runs already is left alone."""
     import ray
 
+    from espo_algo.local_ray import start_ray
+
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     started = needed and not ray.is_initialized()
     if started:
         on_term = signal.getsignal(signal.SIGTERM)
-        ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        start_ray(logging_level=logging.ERROR, log_to_driver=False)
         signal.signal(signal.SIGTERM, on_term)  # Ray's exits with 15, or aborts
     try:
         yield

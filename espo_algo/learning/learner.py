@@ -40,7 +40,12 @@ Columnar = dict[str, list[np.ndarray]]
 
 
 class ESPOLearner(PPOTorchLearner):
-    """PPO on ``TokenEpisode`` objects. ``Learner.update`` expects ``WholeEpisodeTrainingData``."""
+    """PPO on ``TokenEpisode`` objects. ``Learner.update`` expects ``WholeEpisodeTrainingData``.
+
+    Attributes:
+        skipped_in_row: Optimiser steps that were left out since the last one that was made.
+        skipped_why: What was not finite in the last one that was left out.
+    """
 
     @property
     def language_module(self) -> LanguageModelRLModule:
@@ -58,6 +63,8 @@ class ESPOLearner(PPOTorchLearner):
         if self.config.share_prompts:
             check_shared_prompts(self.language_module.model)
         self._timestep = 0
+        self.skipped_in_row = 0
+        self.skipped_why = ""
         self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64, device=self.device))
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
@@ -256,6 +263,10 @@ class ESPOLearner(PPOTorchLearner):
         )
         norm = norms.norm()
         finite = bool(torch.isfinite(norm))
+        self.skipped_in_row = 0 if finite else self.skipped_in_row + 1
+        if not finite:
+            gradients = zip(self._named_optimizers, norms.tolist(), strict=True)
+            self.skipped_why = "norms of the gradients: " + ", ".join(f"{name} {norm:.3g}" for name, norm in gradients)
         if finite:
             for optimizer in self._optimizer_parameters:
                 optimizer.step()

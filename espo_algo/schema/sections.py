@@ -180,6 +180,9 @@ class FaultTolerance(TypedDict, total=False):
     """What happens when runners or learners fail."""
 
     max_empty_rounds: Count
+    max_skipped_steps: Count
+    wait_factor: Annotated[Float, Ge(1)]
+    wait_floor_s: NotNegative
     update_timeout_s: Limit
     weight_sync_timeout_s: Limit
     restart_failed_env_runners: Truth
