@@ -14,15 +14,14 @@ from ray.rllib.algorithms.ppo.ppo import PPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from transformers import AutoConfig, PretrainedConfig
 
-from espo_algo.checks import check_inherited, check_settings, check_task
+from espo_algo.checks import check_inherited, check_settings, check_task, check_values
 from espo_algo.learning.learner import ESPOLearner
-from espo_algo.learning.model import CriticKind, Dtype
 from espo_algo.learning.rl_module import LanguageModelRLModule
 from espo_algo.presets import PRESETS, Preset
 from espo_algo.rollout.engine import EngineSettings, SamplingSettings
 from espo_algo.rollout.engines import get_engine
 from espo_algo.rollout.env_runner import ESPOEnvRunner
-from espo_algo.rollout.plans import EvaluationStops
+from espo_algo.schema import CriticKind, Dtype, EvaluationStops
 from espo_env.early_stopping import (
     DEFAULT_CLIP,
     DEFAULT_DELTA,
@@ -139,9 +138,17 @@ class ESPOConfig(PPOConfig):
         self.advantage_estimator = "gae"
         self.normalize_advantages = True
         self.max_tokens_per_microbatch = 2048
+        self.share_prompts = False
         self.importance_weight_cap: float | None = None
         # .fault_tolerance()
         self.max_empty_rounds = 3
+        self.max_skipped_steps = 10
+        # A runner that raised comes back when it can; RLlib waits for a minute first.
+        self.delay_between_env_runner_restarts_s = 1.0
+        # Nobody waits for a runner that is on its way back while others could write.
+        self.env_runner_health_probe_timeout_s = 1.0
+        self.wait_factor = 10.0
+        self.wait_floor_s = 120.0
         self.update_timeout_s = 3600.0
         self.weight_sync_timeout_s = 600.0
 
@@ -315,6 +322,7 @@ class ESPOConfig(PPOConfig):
         advantage_estimator: str = NotProvided,
         normalize_advantages: bool = NotProvided,
         max_tokens_per_microbatch: int = NotProvided,
+        share_prompts: bool = NotProvided,
         importance_weight_cap: float | None = NotProvided,
         **kwargs: Any,
     ) -> Self:
@@ -328,6 +336,10 @@ class ESPOConfig(PPOConfig):
             normalize_advantages: Mean 0 and variance 1 over all tokens of all learners.
             max_tokens_per_microbatch: Tokens, padding included, that go through the model at once; gradients are
                 accumulated over the micro-batches of a minibatch. What the memory of an update depends on.
+            share_prompts: Compute a prompt once for all responses to it in a micro-batch, and pad responses to those of
+                like length only: the same gradients up to rounding, in less time. Minibatches are then made of whole
+                prompts, where RLlib's shuffling would scatter the responses to one. Not with gradient checkpointing,
+                nor with sliding windows shorter than a prompt and its response.
             importance_weight_cap: Weight each token's loss with ``min(pi_learner / pi_sampler, cap)``, which corrects
                 for an engine whose log-probabilities differ from the learner's; None is off.
             kwargs: Those of ``PPOConfig.training``. ``train_batch_size_per_learner`` and ``minibatch_size`` count
@@ -340,6 +352,7 @@ class ESPOConfig(PPOConfig):
             advantage_estimator=advantage_estimator,
             normalize_advantages=normalize_advantages,
             max_tokens_per_microbatch=max_tokens_per_microbatch,
+            share_prompts=share_prompts,
             importance_weight_cap=importance_weight_cap,
         )
         return self
@@ -348,6 +361,9 @@ class ESPOConfig(PPOConfig):
         self,
         *,
         max_empty_rounds: int = NotProvided,
+        max_skipped_steps: int = NotProvided,
+        wait_factor: float = NotProvided,
+        wait_floor_s: float = NotProvided,
         update_timeout_s: float = NotProvided,
         weight_sync_timeout_s: float = NotProvided,
         **kwargs: Any,
@@ -356,13 +372,22 @@ class ESPOConfig(PPOConfig):
 
         Args:
             max_empty_rounds: Rounds of sampling in a row that may bring nothing before an error is raised.
-            update_timeout_s: How long a remote learner may take for an iteration's update; then it is an error.
-            weight_sync_timeout_s: How long a learner or runner may take to answer a call of a weight sync, in seconds.
+            max_skipped_steps: Optimiser steps in a row that may be left out, because their gradient is not finite,
+                before an error is raised; each iteration with such a step is warned of.
+            wait_factor: A rollout, update or weight sync may take this many times as long as the slowest one of its
+                kind so far. Then a runner that has not answered is restarted, and a learner is an error.
+            wait_floor_s: Seconds that are waited in any case, however quick everything was so far.
+            update_timeout_s: Upper limit of that for an update, in seconds; ``sample_timeout_s`` and
+                ``evaluation_sample_timeout_s`` are those for rollouts. The limits until something was measured.
+            weight_sync_timeout_s: The same for a call of a weight sync.
             kwargs: Those of ``AlgorithmConfig.fault_tolerance``.
         """
         super().fault_tolerance(**kwargs)
         self._set(
             max_empty_rounds=max_empty_rounds,
+            max_skipped_steps=max_skipped_steps,
+            wait_factor=wait_factor,
+            wait_floor_s=wait_floor_s,
             update_timeout_s=update_timeout_s,
             weight_sync_timeout_s=weight_sync_timeout_s,
         )
@@ -390,9 +415,14 @@ class ESPOConfig(PPOConfig):
         Raises:
             ValueError: Naming what was expected, what came, and the section that mends it.
         """
+        check_values(self)
         check_inherited(self)
         super().validate()
         check_settings(self)
+
+    def _value_error(self, errmsg: str) -> None:
+        """RLlib's way to refuse a configuration, without its advice to switch all checks off."""
+        raise ValueError(errmsg)
 
     def check_task(self) -> TokenMDP:
         """Builds the environment and checks it against the model, see :func:`espo_algo.checks.check_task`."""

@@ -18,7 +18,7 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from espo_algo.learning.batching import SequenceBatch
+from espo_algo.learning.batching import TrainingBatch
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.weight_sync.packing import pack_state, unpack_state
 from espo_env.early_stopping import AuditedResponse, EarlyStoppingState, FalsePositiveController
@@ -85,7 +85,7 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
             rows = torch.tensor(state.tolerance.audited, dtype=torch.float64).reshape(-1, len(AuditedResponse._fields))
             self.regret_audited.fill_(torch.nan)[: len(rows)] = rows
 
-    def _forward_train(self, batch: SequenceBatch, **kwargs: Any) -> dict[str, Tensor]:
+    def _forward_train(self, batch: TrainingBatch, **kwargs: Any) -> dict[str, Tensor]:
         """What the losses need of whole sequences, for response tokens only; no [T, V] is ever kept.
 
         Args:
@@ -96,11 +96,10 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
             ``action_logp``, ``entropy`` (no gradient unless ``batch.entropy_gradient``), ``vf_preds``, each of shape
             (N,), and ``last_values``, shape (n,): the values behind each sequence's last token.
         """
-        with torch.autocast(batch.input_ids.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            hidden, critic_hidden = self.model.hidden_states(batch.input_ids)
-            chosen = hidden[batch.predicts]
+        with torch.autocast(batch.actions.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            states = batch.response_states(self.model)
             logprobs, entropies = [], []
-            for rows, actions in zip(chosen.split(_CHUNK), batch.actions.split(_CHUNK), strict=True):
+            for rows, actions in zip(states.policy.split(_CHUNK), batch.actions.split(_CHUNK), strict=True):
                 # Recomputed in the backward pass instead of kept: [N, V] is the largest tensor of an update.
                 logprob, entropy = checkpoint(
                     self._score, rows, actions, batch.entropy_gradient, use_reentrant=False, preserve_rng_state=False
@@ -108,12 +107,11 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
                 logprobs.append(logprob)
                 entropies.append(entropy)
         # Outside autocast: values stay float32, here as in the engines.
-        rows = torch.arange(len(batch.last), device=batch.last.device)
         return {
             Columns.ACTION_LOGP: torch.cat(logprobs),
             "entropy": torch.cat(entropies),
-            Columns.VF_PREDS: self.model.value(critic_hidden[batch.predicts]),
-            "last_values": self.model.value(critic_hidden[rows, batch.last]),
+            Columns.VF_PREDS: self.model.value(states.critic),
+            "last_values": self.model.value(states.last),
         }
 
     def _score(self, hidden: Tensor, actions: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
