@@ -14,15 +14,14 @@ from ray.rllib.algorithms.ppo.ppo import PPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from transformers import AutoConfig, PretrainedConfig
 
-from espo_algo.checks import check_inherited, check_settings, check_task
+from espo_algo.checks import check_inherited, check_settings, check_task, check_values
 from espo_algo.learning.learner import ESPOLearner
-from espo_algo.learning.model import CriticKind, Dtype
 from espo_algo.learning.rl_module import LanguageModelRLModule
 from espo_algo.presets import PRESETS, Preset
 from espo_algo.rollout.engine import EngineSettings, SamplingSettings
 from espo_algo.rollout.engines import get_engine
 from espo_algo.rollout.env_runner import ESPOEnvRunner
-from espo_algo.rollout.plans import EvaluationStops
+from espo_algo.schema import CriticKind, Dtype, EvaluationStops
 from espo_env.early_stopping import (
     DEFAULT_CLIP,
     DEFAULT_DELTA,
@@ -415,9 +414,14 @@ class ESPOConfig(PPOConfig):
         Raises:
             ValueError: Naming what was expected, what came, and the section that mends it.
         """
+        check_values(self)
         check_inherited(self)
         super().validate()
         check_settings(self)
+
+    def _value_error(self, errmsg: str) -> None:
+        """RLlib's way to refuse a configuration, without its advice to switch all checks off."""
+        raise ValueError(errmsg)
 
     def check_task(self) -> TokenMDP:
         """Builds the environment and checks it against the model, see :func:`espo_algo.checks.check_task`."""
