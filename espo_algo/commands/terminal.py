@@ -2,6 +2,7 @@
 
 - :func:`messages`: errors as messages, not as tracebacks.
 - :func:`ray_started`: Ray for a command's time.
+- :func:`check_output`: that a folder can be written, before work begins.
 - :func:`on_device`, :func:`print_table`.
 - :data:`ConfigFile`, :data:`Seed`, :data:`Checkpoint`: arguments that several commands take.
 """
@@ -9,6 +10,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["Checkpoint", "ConfigFile", "Seed", "messages", "on_device", "print_table", "ray_started"]
+__all__ = ["Checkpoint", "ConfigFile", "Seed", "check_output", "messages", "on_device", "print_table", "ray_started"]
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML or JSON file; its sections are ESPOConfig's methods.")]
 Seed = Annotated[int, typer.Option(min=0)]
@@ -43,17 +45,31 @@ def ray_started(needed: bool = True) -> Iterator[None]:
     """Ray without its chatter; one that runs already is left alone."""
     import ray
 
+    from espo_algo.local_ray import start_ray
+
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     started = needed and not ray.is_initialized()
     if started:
         on_term = signal.getsignal(signal.SIGTERM)
-        ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        start_ray(logging_level=logging.ERROR, log_to_driver=False)
         signal.signal(signal.SIGTERM, on_term)  # Ray's exits with 15, or aborts
     try:
         yield
     finally:
         if started:
             ray.shutdown()
+
+
+def check_output(folder: Path) -> None:
+    """Checks that a folder can be made and written.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        why = "may not be written" if place.is_dir() else "is not a folder"
+        raise ValueError(f"expected an output folder that can be written, got {str(folder)!r}: {str(place)!r} {why}")
 
 
 def on_device(model: Any, engine: str) -> Any:

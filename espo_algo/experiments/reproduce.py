@@ -26,6 +26,7 @@ from espo_algo.experiments.plan import RunPlan, read_run, unfinished, write_run
 from espo_algo.experiments.run import numbers, train
 from espo_algo.experiments.starts import make_start
 from espo_algo.experiments.tables import write_results
+from espo_algo.local_ray import start_ray
 
 __all__ = ["RUNS", "describe", "reproduce"]
 
@@ -59,7 +60,7 @@ def reproduce(
         for task, sft_steps in dict.fromkeys((plan.task, plan.sft_steps) for plan in missing):
             make_start(task, starts, sft_steps)
     if not ray.is_initialized():
-        ray.init(num_cpus=workers, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        start_ray(num_cpus=workers, logging_level=logging.ERROR, log_to_driver=False)
     progress = _Progress(len(missing), say)
     # Baselines first: their tokens are the others' budgets.
     for first in (True, False):

@@ -1,6 +1,5 @@
 """What a stop is worth, and what the responses count for that ran on behind a mark; pure maths on numpy arrays.
 
-- :data:`StopCredit`, :data:`AuditWeighting`: the choices.
 - :class:`CreditSettings`: everything that credit depends on beside the responses.
 - :class:`Responses`: a learner's share of a batch, as arrays.
 - :class:`Credit`, :func:`assign_credit`: advantages, value targets and weights of its tokens.
@@ -19,24 +18,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from espo_algo.episodes import TokenEpisode
 from espo_algo.learning.advantages import AdvantageEstimator, AdvantageInputs
+from espo_algo.schema import AuditWeighting, StopCredit
 from espo_env.types import StopReason
 
-__all__ = ["AuditWeighting", "Credit", "CreditSettings", "Responses", "StopCredit", "assign_credit", "audit_weight"]
+__all__ = ["Credit", "CreditSettings", "Responses", "assign_credit", "audit_weight"]
 
 Floats: TypeAlias = NDArray[np.float32]
-
-StopCredit = Literal["reward", "bootstrap", "audited"]
-"""What stands behind a stop: ``fail_reward``; the value of its last state; that value, corrected by audited ones."""
-
-AuditWeighting = Literal["inverse", "self_normalized"]
-"""Weight of an audited response: ``1 / p``, unbiased; the batch's marked over its audited, of less variance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +65,10 @@ class CreditSettings:
                 f"expected shadow_fraction in (0, 1], which stop_credit='audited' learns from, got "
                 f"{self.audit_fraction}"
             )
-        if not 0.0 <= self.critic_lambda <= 1.0:
-            raise ValueError(f"expected critic_lambda in [0, 1], got {self.critic_lambda}")
         if not 0 <= self.overlong_buffer <= self.horizon:
             raise ValueError(
                 f"expected overlong_buffer in [0, {self.horizon}] (max_new_tokens), got {self.overlong_buffer}"
             )
-        if not self.overlong_penalty >= 0.0:
-            raise ValueError(f"expected overlong_penalty >= 0, got {self.overlong_penalty}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,12 @@ Columnar = dict[str, list[np.ndarray]]
 
 
 class ESPOLearner(PPOTorchLearner):
-    """PPO on ``TokenEpisode`` objects. ``Learner.update`` expects ``WholeEpisodeTrainingData``."""
+    """PPO on ``TokenEpisode`` objects. ``Learner.update`` expects ``WholeEpisodeTrainingData``.
+
+    Attributes:
+        skipped_in_row: Optimiser steps that were left out since the last one that was made.
+        skipped_why: What was not finite in the last one that was left out.
+    """
 
     @property
     def language_module(self) -> LanguageModelRLModule:
@@ -69,6 +74,8 @@ class ESPOLearner(PPOTorchLearner):
         self._timestep = 0
         self._sums = UpdateSums(self.device)
         self._across = AcrossLearners(self.config.num_learners, self.device)
+        self.skipped_in_row = 0
+        self.skipped_why = ""
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """AdamW for the policy at ``lr`` and for the critic at ``critic_lr``, each with its own gradient clipping."""
@@ -255,13 +262,18 @@ class ESPOLearner(PPOTorchLearner):
         return loss
 
     def _step(self, batches: list[TrainingBatch]) -> None:
-        """Steps the optimisers; the policy's rests while the critic is pretrained."""
+        """Steps the optimisers, the policy's not while the critic is pretrained; steps left out are counted."""
         names = ["critic"] if self._pretraining else ["policy", "critic"]
         limit, scales = self.config.grad_clip or math.inf, {"policy": 1.0, "critic": 1.0}
         if self.config.stop_credit == "audited":
             scales = weight_scales(self._across, batches)
         optimizers = [self.get_optimizer(DEFAULT_MODULE_ID, name) for name in names]
-        self._sums.add_step(*clipped_step(optimizers, [limit * scales[name] for name in names]))
+        norms, finite = clipped_step(optimizers, [limit * scales[name] for name in names])
+        self.skipped_in_row = 0 if finite else self.skipped_in_row + 1
+        if not finite:
+            gradients = zip(names, norms.tolist(), strict=True)
+            self.skipped_why = "norms of the gradients: " + ", ".join(f"{name} {norm:.3g}" for name, norm in gradients)
+        self._sums.add_step(float(norms.norm()), finite)
 
     def _set_slicing_by_batch_id(self, batch: Minibatch, *, value: bool) -> Minibatch:
         """Nothing is sliced: minibatches are made of whole responses."""

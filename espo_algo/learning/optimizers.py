@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
@@ -55,7 +56,7 @@ def weight_scales(across: AcrossLearners, batches: Sequence[TrainingBatch]) -> d
     return {"policy": math.sqrt(max(policy, 1.0)), "critic": math.sqrt(max(critic / count, 1.0))}
 
 
-def clipped_step(optimizers: Sequence[Optimizer], limits: Sequence[float]) -> tuple[float, bool]:
+def clipped_step(optimizers: Sequence[Optimizer], limits: Sequence[float]) -> tuple[Tensor, bool]:
     """Clips each optimiser's gradient by itself and steps; where one is not finite nothing is stepped.
 
     Args:
@@ -63,16 +64,16 @@ def clipped_step(optimizers: Sequence[Optimizer], limits: Sequence[float]) -> tu
         limits: Highest norm of each one's gradient, ``inf`` for none.
 
     Returns:
-        The norm of all their gradients before clipping, and whether it is finite.
+        The norm of each one's gradient before clipping, and whether they are finite.
     """
-    norm = torch.stack(
+    norms = torch.stack(
         [
             torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], limit)
             for optimizer, limit in zip(optimizers, limits, strict=True)
         ]
-    ).norm()
-    finite = bool(torch.isfinite(norm))
+    )
+    finite = bool(torch.isfinite(norms.norm()))
     if finite:
         for optimizer in optimizers:
             optimizer.step()
-    return float(norm), finite
+    return norms, finite

@@ -26,7 +26,7 @@ from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.rollout.embedded.kv_cache import SlotCache
 from espo_algo.rollout.embedded.slots import ResponseSlots
 from espo_algo.rollout.engine import EngineSettings, GenerationRequest, SamplingSettings
-from espo_algo.rollout.sampling import draw, trace
+from espo_algo.rollout.sampling import draw, end_broken, trace
 from espo_env.early_stopping import DetectorState, FailureDetector
 from espo_env.types import StopReason
 
@@ -132,6 +132,8 @@ class TorchEngine:
             return []
         logits, values = self._forward()
         drawn = draw(logits, self._slots.uniforms, self._sampling)
+        if self._eos_token_id >= 0:
+            end_broken(drawn, values, self._eos_token_id)
         verdict = self._detector.update(drawn.regrets, values, slice(0, self._num_live))
         self._slots.write(drawn.tokens, trace(drawn, values, verdict))
         return self._finish((drawn.tokens == self._eos_token_id) * _END_TOKEN + verdict.stop * _FIRED)

@@ -29,7 +29,7 @@ from vllm.v1.sample.sampler import Sampler
 
 from espo_algo.rollout.engine import EngineSettings, SamplingSettings
 from espo_algo.rollout.noise import request_noise
-from espo_algo.rollout.sampling import draw, trace
+from espo_algo.rollout.sampling import draw, end_broken, trace
 from espo_algo.rollout.vllm.support import SUPPORTED_ARCHITECTURES
 from espo_env.early_stopping import DetectorSettings, DetectorState, FailureDetector, decide
 from espo_env.types import TRACE_COLUMNS
@@ -206,6 +206,7 @@ class EarlyStoppingSampler:
         """Draws, judges and writes down a token for each row; int32, shape (rows, 1), as :meth:`_sample`."""
         steps = self._steps[slots]
         drawn = draw(logits[:, : self._vocab_size].float(), self._uniforms[slots, steps], self.sampling)
+        end_broken(drawn, values, self._eos_token_id)
         verdict = self.detector.update(drawn.regrets, values, slots)
         natural = (drawn.tokens == self._eos_token_id) | (steps + 1 >= self._horizons[slots])
         stopped, self._marks[slots] = decide(verdict.stop, natural, steps, self._marks[slots], self._marks_only[slots])

@@ -49,6 +49,7 @@ def test_dapo_by_configuration_alone(coin_config) -> None:
         seen += rollout_counts(sampled)["num_env_steps_sampled"]
         algo._update(batch)
         algo._adapt(sampled)
+        algo.send_weights(algo.env_runner_group)
         reasons |= {e.stop_reason for e in sampled}
     assert StopReason.REGRET in reasons
     result = algo.train()
