@@ -272,7 +272,9 @@ class ESPOLearner(PPOTorchLearner):
         self.skipped_in_row = 0 if finite else self.skipped_in_row + 1
         if not finite:
             gradients = zip(names, norms.tolist(), strict=True)
-            self.skipped_why = "norms of the gradients: " + ", ".join(f"{name} {norm:.3g}" for name, norm in gradients)
+            self.skipped_why = "norms of the gradients: " + ", ".join(
+                f"{DEFAULT_MODULE_ID}_{name} {norm:.3g}" for name, norm in gradients
+            )
         self._sums.add_step(float(norms.norm()), finite)
 
     def _set_slicing_by_batch_id(self, batch: Minibatch, *, value: bool) -> Minibatch:
