@@ -39,6 +39,9 @@ def reproduce(
             "--set", help="NAME=VALUE of ESPOConfig in every run, such as lr=1e-4; rows are labelled with it."
         ),
     ] = None,
+    problem_seed: Annotated[
+        int | None, typer.Option(min=0, help="Evaluate on other problems than the tables': for searches.")
+    ] = None,
     output: Annotated[Path, typer.Option(help="Results; what is there is not run again.")] = Path("reproduction"),
     starts: Annotated[Path | None, typer.Option(help="Models to start from (default: the quickstart's).")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Runs at once (default: one a core).")] = None,
@@ -65,7 +68,7 @@ def reproduce(
             _names(chosen["families"], [*FAMILIES]),
             _names(chosen["arms"], [*ARMS]),
             _seeds(chosen["seeds"]),
-            Schedule(0, problems=number, samples=samples, every=chosen.get("every", 10)),
+            Schedule(0, problems=number, samples=samples, every=chosen.get("every", 10), problem_seed=problem_seed),
             iterations=chosen.get("iterations"),
             settings=dict(_setting(text) for text in settings or []),
             sft_steps=chosen.get("sft_steps"),

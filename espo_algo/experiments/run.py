@@ -56,6 +56,8 @@ class Schedule:
         token_budget: Rollout tokens at which the run is measured, too: a baseline's, so that the two are compared at
             equal tokens. It is the last iteration that the budget allows, if a batch costs what the last one did. The
             run goes on until then, for twice its iterations at most.
+        problem_seed: Seed of the task in evaluation, for other problems than those that are reported; None for the
+            task's own. A search for settings must not see the problems that its outcome is reported on.
     """
 
     iterations: int
@@ -64,6 +66,7 @@ class Schedule:
     every: int = 10
     course_problems: int = 512
     token_budget: float | None = None
+    problem_seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,7 @@ def train(config: ESPOConfig, name: str, schedule: Schedule, progress: bool = Tr
 
 def measure(policy: Policy, iteration: int, tokens: float, schedule: Schedule) -> Measurement:
     """A policy's evaluations on all problems: sampled at temperatures 1 and 0.6, and greedy."""
-    config = for_evaluation(policy.config)
+    config = for_evaluation(policy.config, schedule.problem_seed)
     problems, samples = schedule.problems, schedule.samples
     return Measurement(
         iteration,
@@ -218,9 +221,16 @@ def sample_stops(run: Run, responses: int = 64) -> Evaluation:
     )
 
 
-def for_evaluation(config: ESPOConfig) -> ESPOConfig:
-    """A copy of a configuration for evaluation: the embedded engine in this process, with more slots."""
+def for_evaluation(config: ESPOConfig, problem_seed: int | None = None) -> ESPOConfig:
+    """A copy of a configuration for evaluation: the embedded engine in this process, with more slots.
+
+    Args:
+        config: Of the training.
+        problem_seed: See :class:`Schedule`.
+    """
     config = config.copy(copy_frozen=False).generation(engine="torch")
+    if problem_seed is not None:
+        config.environment(env_config={**config.env_config, "seed": problem_seed})
     return config.env_runners(num_env_runners=0, num_gpus_per_env_runner=0, num_envs_per_env_runner=_EVALUATION_SLOTS)
 
 
@@ -235,7 +245,8 @@ def numbers(run: Run) -> dict[str, Any]:
 
 
 def _measure_course(policy: Policy, iteration: int, tokens: float, schedule: Schedule) -> Measurement:
-    config, problems = for_evaluation(policy.config), min(schedule.problems, schedule.course_problems)
+    config = for_evaluation(policy.config, schedule.problem_seed)
+    problems = min(schedule.problems, schedule.course_problems)
     return Measurement(
         iteration,
         tokens,
