@@ -1,6 +1,7 @@
 # Everything is set up by the command that needs it:
 #   make quickstart    trains PPO and early-stopping PPO side by side, ends with a table, curves and a page of rollouts
 #   make test          format, lint, types, tests (with vLLM's CPU build)
+#   make faults        kills, stops and corrupts processes while a small model trains: what is lost, and what is counted
 # Options: make quickstart TASK=reasoning_gym:chain_sum ENGINE=vllm SEED=1 RULE=regret_only ARGS="--iterations 30"
 #   (python examples/quickstart.py --help lists what ARGS can be), make test ARGS="-k detector"
 
@@ -9,9 +10,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints-cpu.txt
 export OMP_NUM_THREADS ?= 1
-export RAY_AUTH_MODE ?= disabled
 
-.PHONY: quickstart test lint format bench clean
+.PHONY: quickstart test lint format bench faults clean
 $(VENV)/installed: pyproject.toml constraints-cpu.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) --editable '.[tasks,plots]'
@@ -41,6 +41,9 @@ format: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-dev
 	for bench in tests/benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+
+faults: $(VENV)/installed-dev
+	PYTHONPATH=.:tests/support $(BIN)/python tests/faults/disturb_runners.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache quickstart_output

@@ -17,11 +17,11 @@ from ray.rllib.algorithms.ppo.ppo import PPOConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from espo_algo.learning.advantages import get_advantage_estimator
-from espo_algo.learning.model import CriticKind, Dtype
+from espo_algo.learning.model import CriticKind, Dtype, check_keys_and_values
 from espo_algo.rollout.engines import EngineKind, get_engine
 from espo_algo.rollout.environment import make_vector_env
 from espo_algo.rollout.plans import EvaluationStops
-from espo_env.early_stopping import StatisticsStart
+from espo_env.early_stopping import Controller, StatisticsStart
 from espo_env.token_mdp import TokenMDP
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ _CHOICES = (
     ("language_model", "dtype", Dtype),
     ("early_stopping", "stops_in_evaluation", EvaluationStops),
     ("early_stopping", "statistics_start", StatisticsStart),
+    ("early_stopping", "controller", Controller),
 )
 _LOWEST = (
     ("generation", "max_new_tokens", 1),
@@ -41,6 +42,9 @@ _LOWEST = (
     ("training", "max_tokens_per_microbatch", 1),
     ("training", "importance_weight_cap", 1),
     ("fault_tolerance", "max_empty_rounds", 1),
+    ("fault_tolerance", "max_skipped_steps", 1),
+    ("fault_tolerance", "wait_factor", 1),
+    ("fault_tolerance", "wait_floor_s", 0),
 )
 
 UNREAD = {
@@ -169,6 +173,11 @@ def check_task(config: ESPOConfig) -> TokenMDP:
             f"expected prompts and responses of at most {context} tokens (the context of {config.model_name!r}), got "
             f"prompts of up to {mdp.task.max_prompt_tokens} and .generation(max_new_tokens={mdp.max_new_tokens})",
         )
+    if config.share_prompts:
+        try:
+            check_keys_and_values(model, mdp.max_length)
+        except ValueError as error:
+            _refuse(config, f".training(share_prompts=True): {error}")
     return mdp
 
 
@@ -228,6 +237,18 @@ def _check_engine(config: ESPOConfig, kind: EngineKind) -> None:
 def _check_batch(config: ESPOConfig) -> None:
     if not 0.0 <= config.shadow_fraction <= 1.0:
         _refuse(config, f"expected .early_stopping(shadow_fraction) in [0, 1], got {config.shadow_fraction}")
+    if not 0 <= config.pilots < max(config.rollouts_per_prompt, 1):
+        _refuse(
+            config,
+            f"expected .early_stopping(pilots) in [0, rollouts_per_prompt={config.rollouts_per_prompt}), "
+            f"got {config.pilots}",
+        )
+    if config.controller == "false_positive_rate" and not config.shadow_fraction:
+        _refuse(
+            config,
+            "expected .early_stopping(shadow_fraction) > 0 with controller='false_positive_rate', which learns from "
+            "responses that run on, got 0",
+        )
     prompts, rest = divmod(config.total_train_batch_size, config.rollouts_per_prompt)
     if rest:
         _refuse(
@@ -246,6 +267,12 @@ def _check_batch(config: ESPOConfig) -> None:
             config,
             f"expected top_p 1, top_k 0 and greedy False in training (they bias PPO's ratio; put them into "
             f".evaluation(evaluation_config=...)), got {config.top_p}, {config.top_k} and {config.greedy}",
+        )
+    if config.share_prompts and config.gradient_checkpointing:
+        _refuse(
+            config,
+            "expected .language_model(gradient_checkpointing=False) with .training(share_prompts=True), got True: "
+            "recomputing a layer would leave out the prompts' keys and values",
         )
     if config.grad_clip is not None and config.grad_clip_by != "global_norm":
         _refuse(config, f"expected .training(grad_clip_by='global_norm'), got {config.grad_clip_by!r}")

@@ -18,6 +18,7 @@ from espo_algo.checks import check_inherited, check_settings, check_task
 from espo_algo.learning.learner import ESPOLearner
 from espo_algo.learning.model import CriticKind, Dtype
 from espo_algo.learning.rl_module import LanguageModelRLModule
+from espo_algo.presets import PRESETS, Preset
 from espo_algo.rollout.engine import EngineSettings, SamplingSettings
 from espo_algo.rollout.engines import get_engine
 from espo_algo.rollout.env_runner import ESPOEnvRunner
@@ -25,9 +26,12 @@ from espo_algo.rollout.plans import EvaluationStops
 from espo_env.early_stopping import (
     DEFAULT_CLIP,
     DEFAULT_DELTA,
+    Controller,
     CriticWarmup,
     DetectorSettings,
     EarlyStoppingState,
+    FalsePositiveController,
+    Gate,
     RegretStatistics,
     StatisticsStart,
     ToleranceController,
@@ -103,12 +107,17 @@ class ESPOConfig(PPOConfig):
         self.greedy = False
         # .early_stopping()
         self.rule = "regret_value"
+        self.gate: Gate = "before"
         self.fail_reward = -1.0
+        self.controller: Controller = "stop_rate"
         self.beta: float | Literal["auto"] = 7.0
         self.beta_bounds = (0.05, 50.0)
         self.target_stop_rate = 0.25
         self.tolerance_rate = 0.1
         self.tolerance_update: Literal["additive", "multiplicative"] = "additive"
+        self.budget = 0.03
+        self.confidence = 0.95
+        self.audit_window = 1024
         self.smoothing = 0.9
         self.value_floor = 0.2
         self.regret_clip = DEFAULT_CLIP
@@ -122,6 +131,7 @@ class ESPOConfig(PPOConfig):
         self.warmup_min_explained_variance: float | None = None
         self.planned_iterations: int | None = None
         self.shadow_fraction = 0.0
+        self.pilots = 0
         self.stops_in_evaluation: EvaluationStops = "mark"
         # .training()
         self.critic_lr = 1e-5
@@ -129,9 +139,17 @@ class ESPOConfig(PPOConfig):
         self.advantage_estimator = "gae"
         self.normalize_advantages = True
         self.max_tokens_per_microbatch = 2048
+        self.share_prompts = False
         self.importance_weight_cap: float | None = None
         # .fault_tolerance()
         self.max_empty_rounds = 3
+        self.max_skipped_steps = 10
+        # A runner that raised comes back when it can; RLlib waits for a minute first.
+        self.delay_between_env_runner_restarts_s = 1.0
+        # Nobody waits for a runner that is on its way back while others could write.
+        self.env_runner_health_probe_timeout_s = 1.0
+        self.wait_factor = 10.0
+        self.wait_floor_s = 120.0
         self.update_timeout_s = 3600.0
         self.weight_sync_timeout_s = 600.0
 
@@ -207,13 +225,19 @@ class ESPOConfig(PPOConfig):
     def early_stopping(
         self,
         *,
+        preset: Preset = NotProvided,
         rule: str = NotProvided,
+        gate: Gate = NotProvided,
         fail_reward: float = NotProvided,
+        controller: Controller = NotProvided,
         beta: float | Literal["auto"] = NotProvided,
         beta_bounds: tuple[float, float] = NotProvided,
         target_stop_rate: float = NotProvided,
         tolerance_rate: float = NotProvided,
         tolerance_update: Literal["additive", "multiplicative"] = NotProvided,
+        budget: float = NotProvided,
+        confidence: float = NotProvided,
+        audit_window: int = NotProvided,
         smoothing: float = NotProvided,
         value_floor: float = NotProvided,
         regret_clip: float = NotProvided,
@@ -227,15 +251,25 @@ class ESPOConfig(PPOConfig):
         warmup_min_explained_variance: float | None = NotProvided,
         planned_iterations: int | None = NotProvided,
         shadow_fraction: float = NotProvided,
+        pilots: int = NotProvided,
         stops_in_evaluation: EvaluationStops = NotProvided,
     ) -> Self:
         """Sets the failure detector and what adapts it between batches.
 
         Args:
+            preset: ``"paper"`` sets all constants that the paper publishes, whatever the defaults are; arguments beside
+                it are taken instead. See :mod:`espo_algo.presets`.
             rule: ``"regret_value"`` (the paper), ``"regret_only"``, ``"value_only"``, ``"random"`` (its ablations),
-                ``"never"`` (plain PPO), or a rule of your own (``"module:function"``, or ``register_stop_rule``).
+                ``"never"`` (plain PPO), ``"regret_prompt"``, ``"regret_siblings"`` (ours, see
+                :mod:`espo_env.early_stopping.rules`), or one of your own (``"module:function"``).
+            gate: ``"before"`` (the paper): the score is compared with the value before the token that moved it.
+                ``"after"``: with the value behind that token, which the next step gives; fires one token later.
             fail_reward: Reward of a stop; -1 in the paper. Beside 0 for a wrong answer that punishes a stop harder than
                 a full failure and pulls the value away from the probability of success.
+            controller: What sets the tolerance. ``"stop_rate"`` (the paper): it is driven to ``target_stop_rate``.
+                ``"false_positive_rate"``: the lowest one at which the share of wrong stops is known to stay within
+                ``budget``; nothing is stopped before that is known, and ``beta``, ``target_stop_rate`` and
+                ``tolerance_rate`` are not looked at. It learns from shadow responses (``shadow_fraction``).
             beta: Tolerance to start from; 7 in the paper. It does not transfer to other scales: ``"auto"`` sets it from
                 the rollouts of the warm-up, so that it would have stopped ``target_stop_rate`` of them.
             beta_bounds: Lowest and highest tolerance (not published).
@@ -244,6 +278,10 @@ class ESPOConfig(PPOConfig):
             tolerance_rate: Gain of the controller; 0.1 in the paper.
             tolerance_update: ``"additive"`` (the paper) or ``"multiplicative"``, which suits any scale of ``beta``;
                 a rate of 0.2 works with it.
+            budget: Highest share of wrong stops among all stops (ours; the paper reports 2.7 %).
+            confidence: Of the upper bound that has to be within the budget (ours).
+            audit_window: How many responses that ran on the bound is worked out from, the newest ones (ours). 3 % take
+                99 stops without a wrong one among them, so a stop rate of 10 % needs a window of 1,000 or more.
             smoothing: Weight of the old score; 0.9 in the paper.
             value_floor: Floor of the value gate; 0.2 in the paper.
             regret_clip: Bound of the normalised regret (not published).
@@ -262,10 +300,17 @@ class ESPOConfig(PPOConfig):
             planned_iterations: Training iterations planned; None where unknown.
             shadow_fraction: Share of the training responses on which a stop is only marked: they measure the
                 false-positive rate while training.
+            pilots: The first so many responses to a prompt run on, and the others wait for their grades: how many were
+                right is the others' ``prompt_success``. 0 (ours): it is the problem's running success rate over the
+                run. ``rule="regret_siblings"`` and ``"regret_prompt"`` look at it.
             stops_in_evaluation: In evaluation: ``"off"``, ``"mark"`` (measures false positives) or ``"stop"``.
         """
         arguments = dict(locals())
-        del arguments["self"]
+        del arguments["self"], arguments["preset"]
+        if preset is not NotProvided:
+            if preset not in PRESETS:
+                raise ValueError(f"expected a preset out of {sorted(PRESETS)}, got {preset!r}")
+            self._set(**PRESETS[preset])
         self._set(**arguments)
         return self
 
@@ -277,6 +322,7 @@ class ESPOConfig(PPOConfig):
         advantage_estimator: str = NotProvided,
         normalize_advantages: bool = NotProvided,
         max_tokens_per_microbatch: int = NotProvided,
+        share_prompts: bool = NotProvided,
         importance_weight_cap: float | None = NotProvided,
         **kwargs: Any,
     ) -> Self:
@@ -290,6 +336,10 @@ class ESPOConfig(PPOConfig):
             normalize_advantages: Mean 0 and variance 1 over all tokens of all learners.
             max_tokens_per_microbatch: Tokens, padding included, that go through the model at once; gradients are
                 accumulated over the micro-batches of a minibatch. What the memory of an update depends on.
+            share_prompts: Compute a prompt once for all responses to it in a micro-batch, and pad responses to those of
+                like length only: the same gradients up to rounding, in less time. Minibatches are then made of whole
+                prompts, where RLlib's shuffling would scatter the responses to one. Not with gradient checkpointing,
+                nor with sliding windows shorter than a prompt and its response.
             importance_weight_cap: Weight each token's loss with ``min(pi_learner / pi_sampler, cap)``, which corrects
                 for an engine whose log-probabilities differ from the learner's; None is off.
             kwargs: Those of ``PPOConfig.training``. ``train_batch_size_per_learner`` and ``minibatch_size`` count
@@ -302,6 +352,7 @@ class ESPOConfig(PPOConfig):
             advantage_estimator=advantage_estimator,
             normalize_advantages=normalize_advantages,
             max_tokens_per_microbatch=max_tokens_per_microbatch,
+            share_prompts=share_prompts,
             importance_weight_cap=importance_weight_cap,
         )
         return self
@@ -310,6 +361,9 @@ class ESPOConfig(PPOConfig):
         self,
         *,
         max_empty_rounds: int = NotProvided,
+        max_skipped_steps: int = NotProvided,
+        wait_factor: float = NotProvided,
+        wait_floor_s: float = NotProvided,
         update_timeout_s: float = NotProvided,
         weight_sync_timeout_s: float = NotProvided,
         **kwargs: Any,
@@ -318,13 +372,22 @@ class ESPOConfig(PPOConfig):
 
         Args:
             max_empty_rounds: Rounds of sampling in a row that may bring nothing before an error is raised.
-            update_timeout_s: How long a remote learner may take for an iteration's update; then it is an error.
-            weight_sync_timeout_s: How long a learner or runner may take to answer a call of a weight sync, in seconds.
+            max_skipped_steps: Optimiser steps in a row that may be left out, because their gradient is not finite,
+                before an error is raised; each iteration with such a step is warned of.
+            wait_factor: A rollout, update or weight sync may take this many times as long as the slowest one of its
+                kind so far. Then a runner that has not answered is restarted, and a learner is an error.
+            wait_floor_s: Seconds that are waited in any case, however quick everything was so far.
+            update_timeout_s: Upper limit of that for an update, in seconds; ``sample_timeout_s`` and
+                ``evaluation_sample_timeout_s`` are those for rollouts. The limits until something was measured.
+            weight_sync_timeout_s: The same for a call of a weight sync.
             kwargs: Those of ``AlgorithmConfig.fault_tolerance``.
         """
         super().fault_tolerance(**kwargs)
         self._set(
             max_empty_rounds=max_empty_rounds,
+            max_skipped_steps=max_skipped_steps,
+            wait_factor=wait_factor,
+            wait_floor_s=wait_floor_s,
             update_timeout_s=update_timeout_s,
             weight_sync_timeout_s=weight_sync_timeout_s,
         )
@@ -390,15 +453,18 @@ class ESPOConfig(PPOConfig):
     def early_stopping_state(self) -> EarlyStoppingState:
         """The state of early stopping at the start."""
         low, high = self.beta_bounds
+        beta = min(max(7.0, low), high) if self.beta == "auto" else self.beta
+        controllers: dict[Controller, ToleranceController | FalsePositiveController] = {
+            "stop_rate": ToleranceController(
+                beta, self.tolerance_rate, self.target_stop_rate, (low, high), self.tolerance_update
+            ),
+            "false_positive_rate": FalsePositiveController(
+                beta, self.budget, self.confidence, self.audit_window, (low, high)
+            ),
+        }
         return EarlyStoppingState(
             statistics=RegretStatistics(momentum=self.statistics_momentum),
-            tolerance=ToleranceController(
-                beta=min(max(7.0, low), high) if self.beta == "auto" else self.beta,
-                rate=self.tolerance_rate,
-                target=self.target_stop_rate,
-                bounds=(low, high),
-                update=self.tolerance_update,
-            ),
+            tolerance=controllers[self.controller],
             warmup=CriticWarmup(
                 loss_threshold=self.warmup_loss_threshold,
                 patience=self.warmup_patience,
@@ -420,6 +486,7 @@ class ESPOConfig(PPOConfig):
             value_floor=self.value_floor,
             clip=self.regret_clip,
             delta=self.regret_delta,
+            gate=self.gate,
         )
 
     def engine_settings(self, mdp: TokenMDP) -> EngineSettings:

@@ -31,6 +31,10 @@ class TokenEpisode(Trajectory):
     """The whole verdict behind ``correct``."""
     error: str = ""
     """Name of the exception that lost it; set with ``StopReason.ERROR`` alone."""
+    message: str = ""
+    """What that exception says."""
+    runner: int = 0
+    """Index of the runner that wrote it; 0 for the algorithm's own process."""
 
     @property
     def is_trainable(self) -> bool:

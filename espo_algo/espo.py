@@ -13,11 +13,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.rllib.algorithms.ppo.ppo import PPO
 from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
@@ -37,14 +39,18 @@ from espo_algo.episodes import TokenEpisode
 from espo_algo.evaluation.in_training import evaluate_in_training
 from espo_algo.learning.batching import WholeEpisodeTrainingData
 from espo_algo.learning.model import LanguageModelWithCritic
+from espo_algo.limits import WaitLimit
+from espo_algo.manifest import MANIFEST, verify_checkpoint, write_manifest
 from espo_algo.metrics import log_rollouts
 from espo_algo.policy import Policy
 from espo_algo.rollout.engines import get_engine
 from espo_algo.rollout.env_runner import ESPOEnvRunner
 from espo_algo.rollout.plans import Planner, ResponsePlan
-from espo_algo.weight_sync.calls import ask_learners, update_learners
+from espo_algo.rollout.prompt_success import PromptSuccess
+from espo_algo.weight_sync.calls import ask_learners, check_learners, replace_runners, update_learners
 from espo_algo.weight_sync.packing import unpack_state
 from espo_algo.weight_sync.sync import sync_weights
+from espo_env.early_stopping import FalsePositiveController
 from espo_env.tasks.order import ProblemOrder
 from espo_env.token_mdp import TokenMDP
 
@@ -53,6 +59,10 @@ __all__ = ["ESPO"]
 logger = logging.getLogger(__name__)
 
 _DRIVER_STATE = "espo"
+_FOR_EVER = 1e8
+"""Seconds; what None means as a limit of RLlib's."""
+_SHOWN = 5
+"""Kinds of loss that a message names."""
 
 
 class ESPO(PPO):
@@ -69,6 +79,7 @@ class ESPO(PPO):
     eval_env_runner_group: EnvRunnerGroup | None
     _planner: Planner
     _responses_planned: int
+    _prompt_success: PromptSuccess
 
     @classmethod
     def get_default_config(cls) -> ESPOConfig:
@@ -77,6 +88,7 @@ class ESPO(PPO):
 
     def training_step(self) -> None:
         """One iteration: sample, update, adapt, synchronise."""
+        check_learners(self.learner_group)  # before responses are written that nobody learns from
         with self._timer(ENV_RUNNER_SAMPLING_TIMER):
             # The engines stop a response where its regret outgrows what the critic's value allows.
             self.latest_episodes = episodes = self._sample()
@@ -95,32 +107,40 @@ class ESPO(PPO):
         """Collects a batch of responses from all runners, and logs their metrics.
 
         Raises:
-            RuntimeError: If several rounds in a row brought nothing.
+            RuntimeError: If several rounds in a row brought nothing, naming what was lost to what, and where.
         """
+        lost: Counter[str] = Counter()
         for _ in range(self.config.max_empty_rounds):
             first, self._responses_planned = (
                 self._responses_planned,
                 self._responses_planned + self.config.total_train_batch_size,
             )
-            plans = self._planner.plans(range(first, self._responses_planned))
+            plans = [
+                replace(plan, prompt_success=self._prompt_success.rate(plan.problem_index))
+                for plan in self._planner.plans(range(first, self._responses_planned))
+            ]
             episodes = list(self.collect(self.env_runner_group, plans).values())
             self.metrics.log_value("num_missing_episodes_lifetime", len(plans) - len(episodes), reduce="lifetime_sum")
             trainable = [episode for episode in episodes if episode.is_trainable]
+            lost += _losses(episodes, len(plans))
+            self._prompt_success.update(trainable)
             log_rollouts(self.metrics, episodes, key=(ENV_RUNNER_RESULTS,))
             if len({episode.group for episode in trainable}) >= max(1, self.config.num_learners):
                 return trainable
             self.restore_env_runners(self.env_runner_group)
         raise RuntimeError(
-            f"expected responses to train on, got none in {self.config.max_empty_rounds} rounds of "
-            f"{len(plans)}; lost to {sorted({e.error for e in episodes if e.error})}; see the runners' logs"
+            f"expected responses to train on, got none in {self.config.max_empty_rounds} rounds of {len(plans)}; lost: "
+            + "; ".join(f"{count} to {what}" for what, count in lost.most_common(_SHOWN))
+            + "".join(f"; the last one: {episode.message}" for episode in episodes[-1:] if episode.message)
         )
 
     def _update(self, episodes: list[TokenEpisode]) -> None:
         """PPO on whole responses."""
+        start = time.monotonic()
         results = update_learners(
             self.learner_group,
             WholeEpisodeTrainingData(episodes=episodes),
-            self.config.update_timeout_s,
+            self._limits["update"].seconds,
             timesteps={
                 NUM_ENV_STEPS_SAMPLED_LIFETIME: self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME))
             },
@@ -128,7 +148,19 @@ class ESPO(PPO):
             minibatch_size=self.config.minibatch_size,
             shuffle_batch_per_epoch=self.config.shuffle_batch_per_epoch,
         )
+        self._limits["update"].took(time.monotonic() - start)
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        if skipped := self.metrics.peek((LEARNER_RESULTS, DEFAULT_MODULE_ID, "skipped_steps")):
+            self._complain_of_skipped_steps(int(skipped))
+
+    def _complain_of_skipped_steps(self, skipped: int) -> None:
+        (in_row, why), *_ = self._ask_learners(lambda learner: (learner.skipped_in_row, learner.skipped_why))
+        logger.warning("%d optimiser steps of this iteration were left out, %d in a row: %s", skipped, in_row, why)
+        if in_row >= self.config.max_skipped_steps:
+            raise RuntimeError(
+                f"expected less than .fault_tolerance(max_skipped_steps={self.config.max_skipped_steps}) optimiser "
+                f"steps in a row without effect, got {in_row}: {why}"
+            )
 
     def _adapt(self, episodes: list[TokenEpisode]) -> None:
         """Updates the state of early stopping with the batch; it is kept in the module's buffers on every learner."""
@@ -152,6 +184,12 @@ class ESPO(PPO):
             (("mismatch", "ratio_max"), measured["mismatch_ratio_max"]),
         ):
             self.metrics.log_value(name, number, reduce="mean", window=1)
+        if isinstance(state.tolerance, FalsePositiveController):
+            self.metrics.log_dict(
+                {"false_positive_bound": state.tolerance.bound, "audited": len(state.tolerance.audited)},
+                reduce="mean",
+                window=1,
+            )
 
     # --- runners ------------------------------------------------------------------------------------------------
 
@@ -164,30 +202,45 @@ class ESPO(PPO):
 
         Returns:
             Place of a plan -> its episode, in the plans' order, whoever wrote them. Those of a runner that died, that
-            was restarted since the weights were sent, or that did not answer in time (it is restarted) are missing.
+            was restarted since the weights were sent, that raised or did not answer in time (it is restarted) are
+            missing.
         """
         if not group.num_remote_workers():
             return dict(enumerate(group.local_env_runner.sample(plans=plans)))
         runners, newest = group.healthy_worker_ids(), self.version_sent(group)
-        shares = {runner: range(i, len(plans), len(runners)) for i, runner in enumerate(runners)}
+        # Responses to a prompt stay together: some may wait for what the others turn out to be.
+        turns = {group: turn for turn, group in enumerate(dict.fromkeys(plan.group for plan in plans))}
+        shares = {
+            runner: [number for number, plan in enumerate(plans) if turns[plan.group] % len(runners) == i]
+            for i, runner in enumerate(runners)
+        }
 
-        def sample(runner: ESPOEnvRunner) -> tuple[int, list[TokenEpisode] | None]:
+        def sample(runner: ESPOEnvRunner) -> tuple[int, list[TokenEpisode] | str | None]:
             index = int(runner.worker_index)
             if runner.weights_version != newest:
                 return index, None  # restarted, and nobody has noticed
-            return index, runner.sample(plans=[plans[i] for i in shares[index]])
+            try:
+                return index, runner.sample(plans=[plans[i] for i in shares[index]])
+            except Exception as error:  # else RLlib would end the process, and only its own log would say why
+                logger.exception("runner %d", index)
+                return index, f"{type(error).__name__}: {error}"
 
-        training = group is self.env_runner_group
-        timeout = self.config.sample_timeout_s if training else self.config.evaluation_sample_timeout_s
-        answers = dict(group.foreach_env_runner(sample, local_env_runner=False, timeout_seconds=timeout))
-        for runner in set(group.healthy_worker_ids()) & set(runners) - answers.keys():
-            # It would keep every later call waiting.
-            logger.warning("runner %d has not answered within %s s: it is restarted", runner, timeout)
-            ray.kill(group._worker_manager.actors()[runner], no_restart=False)
+        limit = self._limits["sample" if group is self.env_runner_group else "evaluate"]
+        start = time.monotonic()
+        answers = dict(group.foreach_env_runner(sample, local_env_runner=False, timeout_seconds=limit.seconds))
+        if hung := set(group.healthy_worker_ids()) & set(runners) - answers.keys():
+            replace_runners(group, hung, f"expected its responses within {limit.seconds:g} s, got none")
+        else:
+            limit.took(time.monotonic() - start)
+        episodes: dict[int, TokenEpisode] = {}
+        for index, answer in answers.items():
+            if isinstance(answer, str):
+                replace_runners(group, [index], f"with weights {newest} it raised {answer}")
+            else:
+                episodes |= zip(shares[index], answer or (), strict=False)
         if None in answers.values():
             self.send_weights(group)
-        pairs = [pair for index, batch in answers.items() for pair in zip(shares[index], batch or (), strict=False)]
-        return dict(sorted(pairs, key=lambda pair: pair[0]))
+        return dict(sorted(episodes.items()))
 
     def send_weights(self, group: EnvRunnerGroup) -> int:
         """Sends the learners' weights and state of early stopping to a group's runners, and waits until they have them.
@@ -196,8 +249,12 @@ class ESPO(PPO):
             The version of the weights.
         """
         own = self.config if group is self.env_runner_group else self.evaluation_config
+        limit, runners = self._limits["sync"], group.healthy_worker_ids()
         with self._weights_lock:
-            self._versions[id(group)] = version = sync_weights(self.learner_group, group, own)
+            start = time.monotonic()
+            self._versions[id(group)] = version = sync_weights(self.learner_group, group, own, limit.seconds)
+            if group.healthy_worker_ids() == runners:
+                limit.took(time.monotonic() - start)
         return version
 
     def version_sent(self, group: EnvRunnerGroup) -> int:
@@ -238,7 +295,7 @@ class ESPO(PPO):
         return restored
 
     def _ask_learners(self, call: Any) -> list[Any]:
-        return ask_learners(self.learner_group, call, self.config.weight_sync_timeout_s)
+        return ask_learners(self.learner_group, call, self._limits["sync"].seconds)
 
     def _timer(self, name: str) -> Any:
         # The window makes it this iteration's time; RLlib's default is an average over all of them.
@@ -274,18 +331,36 @@ class ESPO(PPO):
         """Checks the task against the model before any actor starts, then builds everything."""
         self.mdp = config.check_task()
         order = ProblemOrder(self.mdp.task.num_problems(self.mdp.split), config.seed)
-        self._planner = Planner(order.__getitem__, config.seed or 0, config.rollouts_per_prompt, config.shadow_fraction)
+        self._planner = Planner(
+            order.__getitem__, config.seed or 0, config.rollouts_per_prompt, config.shadow_fraction, config.pilots
+        )
+        self._prompt_success = PromptSuccess()
         self._responses_planned = 0
         self._weights_lock = threading.RLock()
         self._versions: dict[int, int] = {}
+        self._limits = {
+            name: WaitLimit(most or _FOR_EVER, config.wait_factor, config.wait_floor_s)
+            for name, most in (
+                ("sample", config.sample_timeout_s),
+                ("evaluate", config.evaluation_sample_timeout_s),
+                ("update", config.update_timeout_s),
+                ("sync", config.weight_sync_timeout_s),
+            )
+        }
         super().setup(config)
         self._send_to_all()
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """RLlib's state, and how many responses were planned: a restored run goes on with the next problem and seed."""
+        """RLlib's state, how many responses were planned, and what is known of the problems.
+
+        So a restored run goes on with the next problem and seed.
+        """
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component(_DRIVER_STATE, components, not_components):
-            state[_DRIVER_STATE] = {"responses_planned": self._responses_planned}
+            state[_DRIVER_STATE] = {
+                "responses_planned": self._responses_planned,
+                "prompt_success": self._prompt_success.get_state(),
+            }
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -293,11 +368,31 @@ class ESPO(PPO):
         super().set_state(state)
         if _DRIVER_STATE in state:
             self._responses_planned = state[_DRIVER_STATE]["responses_planned"]
+            self._prompt_success.set_state(state[_DRIVER_STATE]["prompt_success"])
         if COMPONENT_LEARNER_GROUP in state:
             self._send_to_all()
 
+    def save_to_path(self, path: Any = None, **kwargs: Any) -> str:
+        """Saves a checkpoint; in a local folder with its files' checksums (:mod:`espo_algo.manifest`).
+
+        Raises:
+            RuntimeError: If a learner is dead.
+        """
+        check_learners(self.learner_group)
+        saved = str(super().save_to_path(path, **kwargs))
+        check_learners(self.learner_group)  # RLlib does not look whether they have saved anything
+        if Path(saved).is_dir():
+            write_manifest(saved)
+        return saved
+
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
-        """Restores a checkpoint, or a component of it, and sends the weights to every runner."""
+        """Restores a checkpoint, or a component of it, and sends the weights to every runner.
+
+        Raises:
+            BrokenCheckpointError: If the checkpoint has checksums, and a file is not what was written.
+        """
+        if (Path(path) / MANIFEST).is_file():
+            verify_checkpoint(path)
         super().restore_from_path(path, *args, **kwargs)
         self._send_to_all()
 
@@ -305,6 +400,25 @@ class ESPO(PPO):
         for group in (self.env_runner_group, self.eval_env_runner_group):
             if group is not None:
                 self.send_weights(group)
+
+
+def _losses(episodes: Sequence[TokenEpisode], planned: int) -> Counter[str]:
+    """How many responses of a round were lost to what; numbers that are not finite are logged with where they are."""
+    lost = Counter(map(_lost_to, (episode for episode in episodes if not episode.is_trainable)))
+    if missing := planned - len(episodes):
+        lost["runners that died, hung, raised or were not back yet (see the log)"] = missing
+    for what in lost:
+        if what.startswith(FloatingPointError.__name__):
+            logger.error("%d responses lost to %s", lost[what], what)
+    return lost
+
+
+def _lost_to(episode: TokenEpisode) -> str:
+    """The name of the error; where a number is not finite the runner and the weights, too."""
+    if episode.error != FloatingPointError.__name__:
+        return episode.error or episode.stop_reason.value
+    what = episode.message.partition(" at token")[0]
+    return f"{episode.error} in runner {episode.runner} with weights {episode.weights_version} ({what})"
 
 
 tune.register_trainable("ESPO", ESPO)

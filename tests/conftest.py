@@ -51,9 +51,10 @@ def ray_session() -> Iterator[None]:
     """The one Ray of a test run; eight logical CPUs, so that any small algorithm finds room."""
     import ray
 
-    ray.init(
+    from espo_algo.local_ray import start_ray
+
+    start_ray(
         num_cpus=8,
-        include_dashboard=False,
         logging_level="ERROR",
         # Workers find the tests' own tasks, as pytest does by its setting `pythonpath`.
         runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent / "support")}},

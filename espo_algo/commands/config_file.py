@@ -1,7 +1,7 @@
 """Configurations as YAML or JSON files.
 
 - :func:`load_config`: reads a file into an :class:`~espo_algo.config.ESPOConfig` and :class:`RunOptions`.
-- :func:`build_config`: the same from a file's content, a mapping.
+- :func:`read_file`, :func:`build_config`: the two halves of that: file to sections, sections to configuration.
 - :class:`RunOptions`: the section ``run``: how long to train, and what to keep.
 - :data:`SECTIONS`, :func:`section_keys`: what may stand in a file.
 
@@ -28,7 +28,7 @@ import yaml
 
 from espo_algo.config import ESPOConfig
 
-__all__ = ["SECTIONS", "RunOptions", "build_config", "load_config", "section_keys"]
+__all__ = ["SECTIONS", "RunOptions", "build_config", "load_config", "read_file", "section_keys"]
 
 SECTIONS = (
     "environment",
@@ -87,26 +87,40 @@ class RunOptions:
 def load_config(path: str | Path) -> tuple[ESPOConfig, RunOptions]:
     """Reads a ``.yaml``, ``.yml`` or ``.json`` file; relative paths in it are those of the working directory.
 
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: See :func:`read_file` and :func:`build_config`; the message begins with the path.
+    """
+    content = read_file(path)
+    try:
+        return build_config(content)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_file(path: str | Path) -> Any:
+    """What is in a configuration file, unchecked.
+
     Numbers and truth values are YAML 1.2's: ``1e-6`` is a number, ``off`` is a text.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file cannot be read, or see :func:`build_config`; the message begins with the path.
+        ValueError: If the file is not UTF-8, YAML or JSON; the message begins with the path.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"expected a configuration file, got {str(path)!r}")
-    text = path.read_text("utf-8")
     try:
+        text = path.read_text("utf-8")
         if path.suffix == ".json":
-            content = json.loads(text, object_pairs_hook=_without_repeats)
+            content: Any = json.loads(text, object_pairs_hook=_without_repeats)
         elif path.suffix in (".yaml", ".yml"):
             content = yaml.load(text, _Loader)  # a subclass of SafeLoader
         else:
             raise ValueError(f"expected a file that ends in .yaml, .yml or .json, got {path.suffix!r}")
-        return build_config(content)
-    except (ValueError, TypeError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}") from error
+    return content
 
 
 def build_config(content: Mapping[str, Any]) -> tuple[ESPOConfig, RunOptions]:

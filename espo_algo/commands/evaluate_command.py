@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from espo_algo.commands.terminal import Seed, messages, on_device, ray_started
+from espo_algo.commands.terminal import Checkpoint, Seed, messages, on_device, ray_started
 
 __all__ = ["evaluate"]
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Checkpoint of a run, or Hugging Face folder or name.")],
+    model: Annotated[str, typer.Argument(help="Hugging Face folder or name, or the model folder of a run.")],
     data: Annotated[
         list[str] | None,
         typer.Option(help="FILE, PRESET=FILE or PRESET (see espo_env.tasks.math_presets); else the config's own task."),
@@ -31,20 +31,22 @@ def evaluate(
     max_prompt_tokens: Annotated[int, typer.Option(min=1, help="Longer problems are left out.")] = 1024,
     slots: Annotated[int | None, typer.Option(min=1, help="Responses written at the same time.")] = None,
     engine: Annotated[str | None, typer.Option(help="torch, vllm, or module:NAME of your own.")] = None,
+    checkpoint: Checkpoint = False,
     early_stopping: Annotated[
-        bool, typer.Option("--early-stopping", help="Needs a checkpoint; gives figures with and without stops.")
+        bool, typer.Option("--early-stopping", help="Needs a run's model; gives figures with and without stops.")
     ] = False,
     seed: Seed = 0,
 ) -> None:
     """Scores with confidence intervals, by data set and by level."""
     from espo_algo.commands.config_file import load_config
-    from espo_algo.commands.load_policy import is_checkpoint, load_policy
+    from espo_algo.commands.load_policy import load_policy
     from espo_algo.evaluation.benchmark import DataSet, format_scores, math_data_set, run_benchmark
+    from espo_algo.lock import lock
 
-    with messages(), ray_started(is_checkpoint(model)):
-        policy = load_policy(model, None if config is None else load_config(config)[0])
+    with messages(), ray_started(checkpoint):
+        policy = load_policy(model, None if config is None else load_config(config)[0], checkpoint)
         if early_stopping and policy.early_stopping is None:
-            raise ValueError(f"expected a checkpoint of a run with --early-stopping, got the model {model!r}")
+            raise ValueError(f"expected the model folder of a run with --early-stopping, got the model {model!r}")
         given: dict[str, Any] = {
             "engine": engine,
             "max_new_tokens": max_new_tokens,
@@ -59,16 +61,17 @@ def evaluate(
             if settings.env is None:
                 raise ValueError("expected --data or --config with an environment, got neither")
             data_sets = [DataSet("eval", settings.env, settings.env_config)]
-        results = run_benchmark(
-            settings,
-            on_device(policy.model, settings.engine),
-            policy.early_stopping if early_stopping else None,
-            data_sets,
-            output,
-            num_problems=problems,
-            num_samples=samples,
-            seed=seed,
-            source=policy.source,
-        )
+        with lock(output / "lock"):
+            results = run_benchmark(
+                settings,
+                on_device(policy.model, settings.engine),
+                policy.early_stopping if early_stopping else None,
+                data_sets,
+                output,
+                num_problems=problems,
+                num_samples=samples,
+                seed=seed,
+                source=policy.source,
+            )
     typer.echo(format_scores(results))
     typer.echo(f"results: {output / 'results.json'}")

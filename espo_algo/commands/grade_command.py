@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from espo_algo.atomic import write_text
 from espo_algo.commands.terminal import messages, print_table
 
 __all__ = ["grade"]
@@ -49,7 +50,7 @@ def grade(
         lines = (
             json.dumps({**row, "grade": asdict(g)}, ensure_ascii=False) for row, g in zip(rows, grades, strict=True)
         )
-        output.write_text("".join(line + "\n" for line in lines), "utf-8")
+        write_text(output, "".join(line + "\n" for line in lines))
     counts = Counter(g.reason for g in grades)
     print_table(
         ["reason", "responses", "share"], [[r, str(n), f"{n / len(grades):.1%}"] for r, n in counts.most_common()]

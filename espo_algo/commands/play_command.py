@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from espo_algo.commands.terminal import messages, ray_started
+from espo_algo.commands.terminal import Checkpoint, messages, ray_started
 
 __all__ = ["play"]
 
@@ -16,21 +16,22 @@ __all__ = ["play"]
 def play(
     config: Annotated[Path | None, typer.Option(help="Configuration file with the task.")] = None,
     env: Annotated[str, typer.Option(help="Gymnasium id of the task, without --config.")] = "espo_env/Arithmetic-v0",
-    model: Annotated[str | None, typer.Option(help="Gives regrets and values: checkpoint, folder or name.")] = None,
+    model: Annotated[str | None, typer.Option(help="Gives regrets and values: folder or name.")] = None,
+    checkpoint: Checkpoint = False,
     problem: Annotated[int | None, typer.Option(min=0, help="Index of the problem; else a random one.")] = None,
-    beta: Annotated[float | None, typer.Option(help="Tolerance; default: the checkpoint's, or 7.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Tolerance; default: the model's, or 7.")] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
 ) -> None:
     """Plays the token environment; shows regret and threshold of every token."""
     from espo_algo.commands.config_file import load_config
-    from espo_algo.commands.load_policy import is_checkpoint, load_policy
+    from espo_algo.commands.load_policy import load_policy
     from espo_algo.commands.play import play as play_in_terminal
     from espo_algo.commands.play import playground
     from espo_algo.config import ESPOConfig
 
-    with messages(), ray_started(model is not None and is_checkpoint(model)):
+    with messages(), ray_started(checkpoint):
         settings = None if config is None else load_config(config)[0]
-        policy = None if model is None else load_policy(model, settings)
+        policy = None if model is None else load_policy(model, settings, checkpoint)
         if settings is None:
             settings = ESPOConfig() if policy is None else policy.config
         state = None if policy is None else policy.early_stopping

@@ -57,6 +57,7 @@ def reproduce(
     from espo_algo.experiments.reproduce import describe
     from espo_algo.experiments.reproduce import reproduce as run
     from espo_algo.experiments.run import Schedule
+    from espo_algo.lock import lock
 
     preset = _SMOKE if smoke else _FULL if full else _DEFAULT
     given = {"families": families, "arms": arms, "seeds": seeds, "iterations": iterations}
@@ -79,7 +80,8 @@ def reproduce(
             return
         # Starts of few supervised updates must not take the place of the real ones.
         where = starts or (output if chosen.get("sft_steps") else Path(OUTPUT))
-        files, failed = run(plans, output, where, workers, typer.echo)
+        with lock(output / "lock"):
+            files, failed = run(plans, output, where, workers, typer.echo)
         for file in files:
             typer.echo(f"results: {file}")
         for line in failed:

@@ -1,51 +1,65 @@
-"""A training run in a folder: log, checkpoints, responses, the trained model.
+"""A training run in a folder: configuration, log, checkpoints, responses, the trained model.
 
 - :func:`train`: trains, and goes on where it was interrupted.
-- :func:`read_log`: the iterations of a run.
 - :func:`write_report`: runs as tables, curves and pages of responses.
-- :data:`LOG`, :data:`RESPONSES`, :data:`CHECKPOINTS`, :data:`EXPORT`: names of the files and folders in it.
+- :data:`RESPONSES`, :data:`TOKENIZER`, :data:`EXPORT`: names of files and folders in it.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import shutil
-from collections.abc import Mapping, Sequence
-from numbers import Real
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
+from espo_algo.atomic import write_text
+from espo_algo.commands.checkpoints import choose_checkpoint, iteration_of, list_checkpoints, save_checkpoint
 from espo_algo.commands.config_file import RunOptions
+from espo_algo.commands.interruption import Interruption
+from espo_algo.commands.run_log import RunLog
+from espo_algo.commands.run_settings import RunSettings
 from espo_algo.config import ESPOConfig
 from espo_algo.espo import ESPO
 from espo_algo.evaluation.report import choose_responses, format_table, iteration_record, plot_curves, write_responses
 from espo_algo.evaluation.response_log import to_episode, to_record
-from espo_algo.export import export
+from espo_algo.export import export, save_tokenizer
+from espo_algo.lock import lock
 from espo_env.tasks.math_sources import read_rows
 from espo_env.tokenizer import Tokenizer
 
-__all__ = ["CHECKPOINTS", "EXPORT", "LOG", "RESPONSES", "read_log", "train", "write_report"]
+__all__ = ["EXPORT", "RESPONSES", "TOKENIZER", "train", "write_report"]
 
-LOG = "results.jsonl"
-"""What ``ESPO.train()`` gave back, its numbers, one iteration a line."""
 RESPONSES = "responses.jsonl"
 """Some responses of the newest checkpoint's batch."""
-CHECKPOINTS = "checkpoints"
+TOKENIZER = "tokenizer"
 EXPORT = "model"
 
 _COLUMNS = ("iteration", "tokens", "accuracy", "response_length", "stop_rate", "beta", "entropy")
 
 
-def train(config: ESPOConfig, run: RunOptions, resume: bool = False, progress: bool = True) -> Path:
-    """Trains up to ``run.iterations``.
+def train(
+    config: ESPOConfig,
+    run: RunOptions,
+    *,
+    file: Path | None = None,
+    interruption: Interruption | None = None,
+    resume: bool = False,
+    accept_changes: bool = False,
+    skip_broken: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Trains up to ``run.iterations``, or until it is interrupted.
 
     Args:
         config: What to train.
         run: How long, and what to keep.
+        file: The configuration file that says so, which is kept in the output folder; None for one made in Python.
+        interruption: The iteration in which it notes a signal is finished and saved.
         resume: Go on from the newest checkpoint in the output folder, if there is one.
+        accept_changes: Go on though configuration or problems are others than the run's, or its log is incomplete.
+        skip_broken: Go on from the newest checkpoint that is whole.
         progress: Show a progress bar.
 
     Returns:
@@ -53,54 +67,89 @@ def train(config: ESPOConfig, run: RunOptions, resume: bool = False, progress: b
 
     Raises:
         FileExistsError: If there is a run in the output folder already, and ``resume`` is False.
+        BlockingIOError: If another process trains in it.
+        BrokenCheckpointError: If the newest checkpoint is not what was written.
+        ValueError: If a run would go on with something else than before, naming it.
     """
     folder = Path(run.output)
-    log = folder / LOG
-    if log.exists() and not resume:
-        raise FileExistsError(f"expected an output folder without a run (or --resume), got {str(folder)!r} with {LOG}")
-    folder.mkdir(parents=True, exist_ok=True)
-    algo: ESPO = config.build_algo()
-    try:
-        if checkpoints := _checkpoints(folder):
-            algo.restore_from_path(str(checkpoints[-1].resolve()))
-        done = algo.training_iteration
-        _forget_after(log, done)
-        with (
-            log.open("a", encoding="utf-8") as lines,
-            tqdm(total=run.iterations, initial=done, desc=folder.name, disable=not progress) as bar,
-        ):
-            for iteration in range(done + 1, run.iterations + 1):
-                result = algo.train()
-                lines.write(json.dumps(_numbers(result), allow_nan=False) + "\n")
-                lines.flush()
-                now = iteration_record(result)
-                bar.update()
-                bar.set_postfix(
-                    accuracy=f"{now['accuracy']:.3f}", tokens=f"{now['tokens']:.0f}", beta=f"{now['beta']:.3g}"
-                )
-                if iteration % run.checkpoint_every == 0 or iteration == run.iterations:
-                    _checkpoint(algo, folder, iteration, run)
-        if run.export:
-            export(algo, folder / EXPORT)
-    finally:
-        algo.stop()
+    log, interruption = RunLog(folder), interruption or Interruption()
+    with lock(folder / "lock"):
+        started = bool(log.iterations() or list_checkpoints(folder))
+        if started and not resume:
+            raise FileExistsError(f"expected an output folder without a run (or --resume), got one in {str(folder)!r}")
+        checkpoint = choose_checkpoint(folder, skip_broken)
+        mdp = config.check_task()
+        settings = RunSettings(file, mdp.task.num_problems(mdp.split))
+        done = 0 if checkpoint is None else iteration_of(checkpoint)
+        if started and not accept_changes:
+            _check_same(folder, settings, log, done)
+        settings.keep(folder, done if started else None)
+        save_tokenizer(config.model_name, mdp.task, folder / TOKENIZER)
+        algo: ESPO = config.build_algo()
+        try:
+            if checkpoint is not None:
+                algo.restore_from_path(str(checkpoint.resolve()))
+            _iterate(algo, folder, log, run, interruption, progress)
+            if run.export and interruption.number is None:
+                _export(algo, folder / EXPORT)
+        finally:
+            algo.stop()
     return folder
 
 
-def read_log(folder: str | Path) -> list[dict[str, float]]:
-    """The record (:func:`~espo_algo.evaluation.report.iteration_record`) of each iteration.
+def _check_same(folder: Path, settings: RunSettings, log: RunLog, done: int) -> None:
+    if differences := settings.differences(folder):
+        raise ValueError(
+            f"expected what {str(folder)!r} was trained with so far, got {'; '.join(differences)}; --accept-changes "
+            "goes on with the new values"
+        )
+    if missing := sorted({*range(1, done + 1)} - {*log.iterations()}):
+        raise ValueError(
+            f"expected iterations 1 to {done} in {log.path}, as there is a checkpoint of iteration {done}, got "
+            f"{len(missing)} of them missing, the first {missing[0]}; --accept-changes goes on without them"
+        )
 
-    Raises:
-        FileNotFoundError: If the folder has no run.
-    """
-    path = Path(folder) / LOG
-    if not path.is_file():
-        raise FileNotFoundError(f"expected the folder of a run, with {LOG} in it, got {str(folder)!r}")
-    return [iteration_record(_with_nan(row)) for _, row in read_rows(path)]
+
+def _iterate(
+    algo: ESPO, folder: Path, log: RunLog, run: RunOptions, interruption: Interruption, progress: bool
+) -> None:
+    """Trains on; log, checkpoints and responses are written as it goes."""
+    done = algo.training_iteration
+    log.forget_after(done)
+    interruption.patient = True
+    with tqdm(total=run.iterations, initial=done, desc=folder.name, disable=not progress) as bar:
+        for iteration in range(done + 1, run.iterations + 1):
+            result = algo.train()
+            log.append(result)
+            now = iteration_record(result)
+            bar.update()
+            bar.set_postfix(accuracy=f"{now['accuracy']:.3f}", tokens=f"{now['tokens']:.0f}", beta=f"{now['beta']:.3g}")
+            last = iteration == run.iterations or interruption.number is not None
+            if last or iteration % run.checkpoint_every == 0:
+                _save_responses(algo, folder, run.responses)
+                save_checkpoint(algo, folder, run.keep_checkpoints)
+            if last:
+                break
+    interruption.patient = False
+
+
+def _export(algo: ESPO, target: Path) -> None:
+    """Writes the model beside an older one, which it then replaces."""
+    half = target.with_name(f"half-{target.name}")
+    shutil.rmtree(half, ignore_errors=True)
+    export(algo, half)
+    shutil.rmtree(target, ignore_errors=True)
+    half.rename(target)
+
+
+def _save_responses(algo: ESPO, folder: Path, count: int) -> None:
+    tokenizer = algo.mdp.task.tokenizer
+    records = [to_record(e, tokenizer, columns=True) for e in choose_responses(algo.latest_episodes, count)]
+    write_text(folder / RESPONSES, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
 def write_report(runs: Sequence[Path], output: Path, rows: int = 12) -> str:
-    """Draws the runs' curves, and writes a page of responses for each run that has exported its tokenizer.
+    """Draws the runs' curves, and writes a page of each run's responses; of runs that have not ended, too.
 
     Args:
         runs: Output folders of :func:`train`.
@@ -114,7 +163,7 @@ def write_report(runs: Sequence[Path], output: Path, rows: int = 12) -> str:
         FileNotFoundError: If a folder has no run.
         ValueError: If a run has no iteration yet.
     """
-    histories = {str(run): read_log(run) for run in runs}
+    histories = {str(run): RunLog(run).records() for run in runs}
     output.mkdir(parents=True, exist_ok=True)
     parts = []
     for name, records in histories.items():
@@ -126,54 +175,9 @@ def write_report(runs: Sequence[Path], output: Path, rows: int = 12) -> str:
         parts.append(f"{name}\n{format_table(_COLUMNS, cells)}\n")
     parts.append(f"curves: {plot_curves(histories, output / 'curves.png')}")
     for run in runs:
-        if (run / RESPONSES).is_file() and (run / EXPORT / "policy").is_dir():
+        if (run / RESPONSES).is_file():
             episodes = [to_episode(row) for _, row in read_rows(run / RESPONSES)]
             page = output / (f"responses-{run.name}.html" if len(runs) > 1 else "responses.html")
-            tokenizer = Tokenizer.from_pretrained(run / EXPORT / "policy")
+            tokenizer = Tokenizer.from_pretrained(run / TOKENIZER)
             parts.append(f"responses: {write_responses(episodes, tokenizer, page, f'{run}: responses')}")
     return "\n".join(parts)
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """The finished checkpoints of a run, oldest first."""
-    return sorted((folder / CHECKPOINTS).glob("iteration-*"))
-
-
-def _checkpoint(algo: ESPO, folder: Path, iteration: int, run: RunOptions) -> None:
-    tokenizer = algo.mdp.task.tokenizer
-    chosen = choose_responses(algo.latest_episodes, run.responses)
-    text = "".join(json.dumps(to_record(e, tokenizer, columns=True), ensure_ascii=False) + "\n" for e in chosen)
-    (folder / RESPONSES).write_text(text, "utf-8")
-    target = folder / CHECKPOINTS / f"iteration-{iteration:06d}"
-    half = target.with_name(f"half-{target.name}")  # so that what has its name is whole
-    shutil.rmtree(half, ignore_errors=True)
-    algo.save_to_path(str(half.resolve()))
-    half.rename(target)
-    for old in _checkpoints(folder)[: -run.keep_checkpoints]:
-        shutil.rmtree(old)
-
-
-def _forget_after(log: Path, iteration: int) -> None:
-    """Drops the lines behind the iteration that training resumes from, one that was cut off in writing included."""
-    if log.exists():
-        lines = log.read_text("utf-8").splitlines()[:iteration]
-        log.write_text("".join(line + "\n" for line in lines), "utf-8")
-
-
-def _numbers(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of a result, nested as they are; None for those that were not measured."""
-    numbers: dict[str, Any] = {}
-    for name, value in result.items():
-        if isinstance(value, Mapping):
-            if name != "config" and (inner := _numbers(value)):
-                numbers[str(name)] = inner
-        elif isinstance(value, Real):
-            numbers[str(name)] = float(value) if math.isfinite(value) else None
-    return numbers
-
-
-def _with_nan(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: _with_nan(value) if isinstance(value, Mapping) else math.nan if value is None else value
-        for name, value in numbers.items()
-    }

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from espo_algo.atomic import write_text
 from espo_algo.commands.terminal import ConfigFile, Seed, messages, on_device, print_table
 
 __all__ = ["sft"]
@@ -59,7 +60,7 @@ def sft(
         )
         learner.save_pretrained(output)
         save_tokenizer(None if fresh else settings.model_name, mdp.task, output)
-    (output / "sft.json").write_text(json.dumps([asdict(p) for p in points], indent=2) + "\n", "utf-8")
+    write_text(output / "sft.json", json.dumps([asdict(p) for p in points], indent=2) + "\n")
     print_table(
         ["step", "loss", "accuracy", "greedy accuracy"],
         [[str(p.step), f"{p.loss:.3f}", f"{p.accuracy:.3f}", f"{p.greedy_accuracy:.3f}"] for p in points],

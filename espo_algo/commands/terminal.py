@@ -3,12 +3,13 @@
 - :func:`messages`: errors as messages, not as tracebacks.
 - :func:`ray_started`: Ray for a command's time.
 - :func:`on_device`, :func:`print_table`.
-- :data:`ConfigFile`, :data:`Seed`: arguments that several commands take.
+- :data:`ConfigFile`, :data:`Seed`, :data:`Checkpoint`: arguments that several commands take.
 """
 
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +17,13 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["ConfigFile", "Seed", "messages", "on_device", "print_table", "ray_started"]
+__all__ = ["Checkpoint", "ConfigFile", "Seed", "messages", "on_device", "print_table", "ray_started"]
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML or JSON file; its sections are ESPOConfig's methods.")]
 Seed = Annotated[int, typer.Option(min=0)]
+Checkpoint = Annotated[
+    bool, typer.Option("--checkpoint", help="The model is a checkpoint or a run's folder. Code in a checkpoint is run.")
+]
 
 
 @contextmanager
@@ -39,10 +43,14 @@ def ray_started(needed: bool = True) -> Iterator[None]:
     """Ray without its chatter; one that runs already is left alone."""
     import ray
 
+    from espo_algo.local_ray import start_ray
+
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     started = needed and not ray.is_initialized()
     if started:
-        ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        on_term = signal.getsignal(signal.SIGTERM)
+        start_ray(logging_level=logging.ERROR, log_to_driver=False)
+        signal.signal(signal.SIGTERM, on_term)  # Ray's exits with 15, or aborts
     try:
         yield
     finally:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from espo_algo.atomic import write_text
 from espo_algo.config import ESPOConfig
 from espo_algo.episodes import TokenEpisode
 from espo_algo.evaluation.evaluate import Evaluation, evaluate_policy
@@ -158,7 +159,7 @@ def run_benchmark(
     results["mean_accuracy"] = float(np.mean([entry["accuracy"] for entry in entries]))
     if early_stopping is not None:
         results["mean_accuracy_with_stops"] = float(np.mean([entry["with_stops"]["accuracy"] for entry in entries]))
-    (output / "results.json").write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+    write_text(output / "results.json", json.dumps(results, indent=2) + "\n")
     return results
 
 

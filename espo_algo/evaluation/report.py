@@ -24,6 +24,7 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
+from espo_algo.atomic import write_text
 from espo_env.escapes import visible
 from espo_env.rendering import render_html
 from espo_env.tokenizer import Tokenizer
@@ -155,9 +156,8 @@ def choose_responses(trajectories: Iterable[T], count: int) -> list[T]:
 
 def write_responses(trajectories: Iterable[Trajectory], tokenizer: Tokenizer, path: str | Path, title: str) -> Path:
     """Writes responses as an HTML page: regret of each token, score against threshold, the place of the stop."""
-    path = Path(path)
-    path.write_text(render_html(trajectories, tokenizer, title), "utf-8")
-    return path
+    write_text(path, render_html(trajectories, tokenizer, title))
+    return Path(path)
 
 
 def _kind(trajectory: Trajectory) -> int:

@@ -137,7 +137,8 @@ class ResponseLog:
         self.close()
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        text = json.dumps(line, ensure_ascii=False, allow_nan=False)
+        self._file.write(text.encode("utf-8", "backslashreplace") + b"\n")
         self._file.flush()
 
     def _cut_half_line(self) -> None:

@@ -8,12 +8,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from espo_algo.atomic import write_text
 from espo_algo.config import ESPOConfig
 from espo_algo.experiments.arms import ARMS, FAMILIES
 from espo_algo.experiments.config import build_config, with_settings
@@ -157,9 +157,7 @@ def read_run(path: Path) -> dict[str, Any]:
 
 def write_run(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a run's file, whole or not at all."""
-    half = path.with_name(f"{path.name}.half")
-    half.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
-    os.replace(half, path)
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def unfinished(plans: Iterable[RunPlan], folder: Path) -> list[RunPlan]:

@@ -26,6 +26,7 @@ from espo_algo.experiments.plan import RunPlan, read_run, unfinished, write_run
 from espo_algo.experiments.run import numbers, train
 from espo_algo.experiments.starts import make_start
 from espo_algo.experiments.tables import write_results
+from espo_algo.local_ray import start_ray
 
 __all__ = ["RUNS", "describe", "reproduce"]
 
@@ -61,7 +62,7 @@ def reproduce(
         for plan in {(plan.family, plan.arm): plan for plan in missing}.values():
             plan.config(starts).validate()
         if not ray.is_initialized():
-            ray.init(num_cpus=workers, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+            start_ray(num_cpus=workers, logging_level=logging.ERROR, log_to_driver=False)
     progress = _Progress(len(missing), say)
     # Baselines first: their tokens are the others' budgets.
     while ready := {plan.name: with_budget for plan in missing if (with_budget := _with_budget(plan, folder))}:

@@ -12,15 +12,18 @@ import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from espo_algo.experiments.settings import get_setting, measure_task
-from espo_algo.learning.sft import Demonstrate, save_model, small_model, supervised_fine_tuning
-from espo_env.tasks import CycleTask
+from espo_algo.atomic import write_text
+from espo_algo.experiments.settings import Setting, get_setting, measure_task
+from espo_algo.learning.sft import Demonstrate, SFTPoint, save_model, small_model, supervised_fine_tuning
+from espo_algo.lock import lock
+from espo_env.tasks import CycleTask, Task
 
 __all__ = ["make_start", "num_heads", "slips"]
 
 _NUM_HEADS = 4
+_RECORD = "sft.json"
 
 
 def num_heads(engine: str) -> int:
@@ -29,22 +32,45 @@ def num_heads(engine: str) -> int:
 
 
 def make_start(name: str, output: str | Path, sft_steps: int | None = None, heads: int = _NUM_HEADS) -> Path:
-    """Makes a task's small transformer, or takes the one that is there with the same setting; gives its folder."""
+    """Makes a task's small transformer, or takes the one that is there with the same setting; gives its folder.
+
+    Raises:
+        BlockingIOError: If another process is making it.
+    """
     setting = get_setting(name)
     if sft_steps is not None:
         setting = replace(setting, steps=sft_steps, slip_steps=min(setting.slip_steps, sft_steps))
     suffix = "" if heads == _NUM_HEADS else f"-{heads}-heads"
     folder = Path(output) / f"start-{name.replace(':', '-')}{suffix}"
-    record, wanted = folder / "sft.json", json.loads(json.dumps(asdict(setting)))
-    if record.is_file() and json.loads(record.read_text("utf-8"))["setting"] == wanted:
+    if _is_made(folder, setting):
         return folder
-    horizon, task = measure_task(setting)
-    context = task.max_prompt_tokens + horizon
-    if setting.first:
-        model = AutoModelForCausalLM.from_pretrained(make_start(setting.first, output, sft_steps, heads))
-        model.config.max_position_embeddings = context  # positions are rotary, so that any number will do
-    else:
-        model = small_model(task, max_length=context, num_heads=heads)
+    with lock(folder.with_name(f"{folder.name}.lock")):
+        if _is_made(folder, setting):  # by now
+            return folder
+        horizon, task = measure_task(setting)
+        context = task.max_prompt_tokens + horizon
+        if setting.first:
+            model = AutoModelForCausalLM.from_pretrained(make_start(setting.first, output, sft_steps, heads))
+            model.config.max_position_embeddings = context  # positions are rotary, so that any number will do
+        else:
+            model = small_model(task, max_length=context, num_heads=heads)
+        points = _fine_tune(model, setting, task, horizon)
+        if folder.exists():
+            shutil.rmtree(folder)
+        save_model(model, task, folder)
+        # Last, so that a folder that was left half-way is not taken.
+        record = {"setting": asdict(setting), "points": [asdict(p) for p in points]}
+        write_text(folder / _RECORD, json.dumps(record, indent=2) + "\n")
+    return folder
+
+
+def _is_made(folder: Path, setting: Setting) -> bool:
+    record = folder / _RECORD
+    wanted = json.loads(json.dumps(asdict(setting)))  # as it comes back from a file
+    return record.is_file() and json.loads(record.read_text("utf-8"))["setting"] == wanted
+
+
+def _fine_tune(model: PreTrainedModel, setting: Setting, task: Task, horizon: int) -> list[SFTPoint]:
     points = supervised_fine_tuning(
         model,
         task,
@@ -64,12 +90,7 @@ def make_start(name: str, output: str | Path, sft_steps: int | None = None, head
             demonstrate=slips(task, setting.slip_rate, horizon),
             evaluate_every=setting.slip_steps,
         )
-    if folder.exists():
-        shutil.rmtree(folder)
-    save_model(model, task, folder)
-    # Last, so that a folder that was left half-way is not taken.
-    record.write_text(json.dumps({"setting": wanted, "points": [asdict(p) for p in points]}, indent=2) + "\n", "utf-8")
-    return folder
+    return points
 
 
 def slips(task: CycleTask, rate: float, max_new_tokens: int) -> Demonstrate:

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from espo_algo.atomic import write_text
 from espo_algo.experiments.arms import ARMS, FAMILIES
 from espo_algo.experiments.plan import read_run
 from espo_algo.experiments.plots import plot_family
@@ -41,8 +42,8 @@ def write_results(runs_folder: Path, output: Path) -> list[Path]:
     summaries = summarise(runs)
     numbers, tables = output / "results.json", output / "results.md"
     content = {"machine": _machine(), "summary": [_plain(asdict(s)) for s in summaries], "runs": runs}
-    numbers.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-    tables.write_text(markdown(summaries, runs), "utf-8")
+    write_text(numbers, json.dumps(content, indent=1) + "\n")
+    write_text(tables, markdown(summaries, runs))
     files = [numbers, tables]
     for family in dict.fromkeys(summary.family for summary in summaries):
         files += plot_family(family, [run for run in runs if run["plan"]["family"] == family], output)

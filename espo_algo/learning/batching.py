@@ -1,7 +1,9 @@
 """From episodes to the tensors of an update. Responses stay whole everywhere.
 
 - :class:`SequenceBatch`: some whole sequences, as one forward pass takes them.
-- :class:`MicroBatches`, :class:`Minibatch`: the sequence batches whose gradients are accumulated into one step.
+- :class:`ResponseStates`: the hidden states that a batch needs.
+- :class:`TrainingBatch`: what a module asks of a batch.
+- :class:`MicroBatches`, :class:`Minibatch`: the batches whose gradients are accumulated into one step.
 - :class:`WholeEpisodeTrainingData`: what RLlib's LearnerGroup shards over its learners.
 - :func:`pack`: groups sequences under a token budget.
 """
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,8 +21,46 @@ from ray.rllib.core.learner.training_data import TrainingData
 from torch import Tensor
 
 from espo_algo.episodes import TokenEpisode
+from espo_algo.learning.model import LanguageModelWithCritic
 
-__all__ = ["MicroBatches", "Minibatch", "SequenceBatch", "WholeEpisodeTrainingData", "pack"]
+__all__ = [
+    "MicroBatches",
+    "Minibatch",
+    "ResponseStates",
+    "SequenceBatch",
+    "TrainingBatch",
+    "WholeEpisodeTrainingData",
+    "pack",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseStates:
+    """Last hidden states of a batch of ``n`` responses with ``N`` tokens.
+
+    Attributes:
+        policy: Shape (N, D): the policy's, from which each response token is predicted.
+        critic: Shape (N, D): the critic's at the same places; equal to the policy's where they share a trunk.
+        last: Shape (n, D): the critic's behind each response's last token.
+    """
+
+    policy: Tensor
+    critic: Tensor
+    last: Tensor
+
+
+class TrainingBatch(Protocol):
+    """What a module and a loss ask of a batch; its length is the number of response tokens."""
+
+    actions: Tensor
+    columns: dict[str, Tensor]
+    entropy_gradient: bool
+
+    def __len__(self) -> int: ...
+
+    def response_states(self, model: LanguageModelWithCritic) -> ResponseStates:
+        """Runs the model."""
+        ...
 
 
 @dataclass(slots=True)
@@ -77,15 +117,21 @@ class SequenceBatch:
     def __len__(self) -> int:
         return len(self.actions)
 
+    def response_states(self, model: LanguageModelWithCritic) -> ResponseStates:
+        """Runs the model."""
+        hidden, critic = model.hidden_states(self.input_ids)
+        rows = torch.arange(len(self.last), device=self.last.device)
+        return ResponseStates(hidden[self.predicts], critic[self.predicts], critic[rows, self.last])
+
 
 @dataclass(slots=True)
 class MicroBatches:
-    """Sequence batches that go through the model one after the other and share one optimiser step.
+    """Batches that go through the model one after the other and share one optimiser step.
 
     Its length is in tokens, because RLlib counts module steps with ``len``.
     """
 
-    batches: list[SequenceBatch]
+    batches: list[TrainingBatch]
 
     def __len__(self) -> int:
         return sum(len(batch) for batch in self.batches)

@@ -26,9 +26,10 @@ from torch import Tensor
 
 from espo_algo.episodes import TokenEpisode
 from espo_algo.learning.advantages import AdvantageInputs, get_advantage_estimator
-from espo_algo.learning.batching import MicroBatches, Minibatch, SequenceBatch, pack
+from espo_algo.learning.batching import MicroBatches, Minibatch, SequenceBatch, TrainingBatch, pack
 from espo_algo.learning.losses import clipped_policy_loss, clipped_value_loss, kl_estimate, truncated_importance_weights
 from espo_algo.learning.rl_module import LanguageModelRLModule
+from espo_algo.learning.shared_prompts import SharedPromptBatch, arrange, check_shared_prompts
 
 __all__ = ["ESPOLearner"]
 
@@ -39,7 +40,12 @@ Columnar = dict[str, list[np.ndarray]]
 
 
 class ESPOLearner(PPOTorchLearner):
-    """PPO on ``TokenEpisode`` objects. ``Learner.update`` expects ``WholeEpisodeTrainingData``."""
+    """PPO on ``TokenEpisode`` objects. ``Learner.update`` expects ``WholeEpisodeTrainingData``.
+
+    Attributes:
+        skipped_in_row: Optimiser steps that were left out since the last one that was made.
+        skipped_why: What was not finite in the last one that was left out.
+    """
 
     @property
     def language_module(self) -> LanguageModelRLModule:
@@ -54,7 +60,11 @@ class ESPOLearner(PPOTorchLearner):
     def build(self) -> None:
         """Builds module and optimisers; no connector pipeline turns episodes into rows of time steps."""
         super().build()
+        if self.config.share_prompts:
+            check_shared_prompts(self.language_module.model)
         self._timestep = 0
+        self.skipped_in_row = 0
+        self.skipped_why = ""
         self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64, device=self.device))
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
@@ -98,9 +108,22 @@ class ESPOLearner(PPOTorchLearner):
             order = np.arange(len(episodes))
             if shuffle_batch_per_epoch:
                 # Depends on nothing but the seed and the number of updates, so that a restored run goes on alike.
-                order = np.random.default_rng((self.config.seed or 0, self._weights_seq_no, epoch)).permutation(order)
+                order = self._shuffled(
+                    episodes, np.random.default_rng((self.config.seed or 0, self._weights_seq_no, epoch))
+                )
             for chosen in np.array_split(order, per_epoch):
-                yield Minibatch({DEFAULT_MODULE_ID: MicroBatches(self._pack(episodes, columns, chosen))})
+                batches = [batch for _, batch in self._pack(episodes, columns, chosen)]
+                yield Minibatch({DEFAULT_MODULE_ID: MicroBatches(batches)})
+
+    def _shuffled(self, episodes: list[TokenEpisode], rng: np.random.Generator) -> np.ndarray:
+        """The responses in a random order; prompt by prompt where those to a prompt share its computation."""
+        if not self.config.share_prompts:
+            return rng.permutation(len(episodes))
+        groups: dict[int, list[int]] = {}
+        for index, episode in enumerate(episodes):
+            groups.setdefault(episode.group, []).append(index)
+        members = list(groups.values())
+        return np.concatenate([members[group] for group in rng.permutation(len(members))])
 
     @torch.no_grad()
     def _columns(self, episodes: list[TokenEpisode]) -> Columnar:
@@ -108,8 +131,7 @@ class ESPOLearner(PPOTorchLearner):
         values: list[np.ndarray] = [np.zeros(0)] * len(episodes)
         logprobs = values.copy()
         behind = np.zeros(len(episodes), np.float32)
-        everything = np.arange(len(episodes))
-        for group, batch in zip(self._groups(episodes, everything), self._pack(episodes, {}, everything), strict=True):
+        for group, batch in self._pack(episodes, {}, np.arange(len(episodes))):
             out = self.language_module.forward_train(batch)
             ends = np.cumsum([len(episodes[i]) for i in group])[:-1]
             scored = zip(
@@ -156,21 +178,24 @@ class ESPOLearner(PPOTorchLearner):
         (squares,) = self._all_reduce(np.square(flat - total / count).sum())
         return total / count, squares / count
 
-    def _groups(self, episodes: list[TokenEpisode], chosen: np.ndarray) -> list[np.ndarray]:
-        lengths = np.array([len(episodes[i].prompt_tokens) + len(episodes[i]) for i in chosen])
-        return [chosen[group] for group in pack(lengths, self.config.max_tokens_per_microbatch)]
-
-    def _pack(self, episodes: list[TokenEpisode], columns: Columnar, chosen: np.ndarray) -> list[SequenceBatch]:
-        batches = []
-        for group in self._groups(episodes, chosen):
-            batch = SequenceBatch.from_episodes(
-                [episodes[i] for i in group],
-                self.device,
-                **{name: [column[i] for i in group] for name, column in columns.items()},
-            )
+    def _pack(
+        self, episodes: list[TokenEpisode], columns: Columnar, chosen: np.ndarray
+    ) -> list[tuple[np.ndarray, TrainingBatch]]:
+        """Micro-batches of the chosen episodes, each with its episodes in the order of its tokens."""
+        budget = self.config.max_tokens_per_microbatch
+        packed: list[tuple[np.ndarray, TrainingBatch]] = []
+        if self.config.share_prompts:
+            for blocks in arrange(episodes, chosen, budget):
+                shared = SharedPromptBatch.from_episodes(episodes, blocks, self.device, **columns)
+                packed.append((np.concatenate(blocks), shared))
+        else:
+            lengths = np.array([len(episodes[i].prompt_tokens) + len(episodes[i]) for i in chosen])
+            for group in (chosen[group] for group in pack(lengths, budget)):
+                own = {name: [column[i] for i in group] for name, column in columns.items()}
+                packed.append((group, SequenceBatch.from_episodes([episodes[i] for i in group], self.device, **own)))
+        for _, batch in packed:
             batch.entropy_gradient = self._entropy_coeff != 0.0
-            batches.append(batch)
-        return batches
+        return packed
 
     # --- one optimiser step -------------------------------------------------------------------------------------
 
@@ -197,7 +222,7 @@ class ESPOLearner(PPOTorchLearner):
         return {}, {DEFAULT_MODULE_ID: total}, {}
 
     def compute_loss_for_module(
-        self, *, module_id: str, config: Any, batch: SequenceBatch, fwd_out: dict[str, Tensor]
+        self, *, module_id: str, config: Any, batch: TrainingBatch, fwd_out: dict[str, Tensor]
     ) -> Tensor:
         """PPO's loss, summed over the response tokens of one micro-batch (the caller divides by all tokens)."""
         logprobs, values = fwd_out[Columns.ACTION_LOGP], fwd_out[Columns.VF_PREDS]
@@ -238,6 +263,10 @@ class ESPOLearner(PPOTorchLearner):
         )
         norm = norms.norm()
         finite = bool(torch.isfinite(norm))
+        self.skipped_in_row = 0 if finite else self.skipped_in_row + 1
+        if not finite:
+            gradients = zip(self._named_optimizers, norms.tolist(), strict=True)
+            self.skipped_why = "norms of the gradients: " + ", ".join(f"{name} {norm:.3g}" for name, norm in gradients)
         if finite:
             for optimizer in self._optimizer_parameters:
                 optimizer.step()
@@ -339,3 +368,9 @@ class ESPOLearner(PPOTorchLearner):
             self._timestep = state[_COEFFICIENTS]["timestep"]
             self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID].fill_(state[_COEFFICIENTS]["kl_coeff"])
             self.entropy_coeff_schedulers_per_module[DEFAULT_MODULE_ID].update(timestep=self._timestep)
+        if COMPONENT_OPTIMIZER in state:
+            # The configuration's, not the state's: a run may be meant to go on with others.
+            for optimizer, schedule in self._optimizer_lr_schedules.items():
+                self._set_optimizer_lr(optimizer, schedule.update(timestep=self._timestep))
+                for group in optimizer.param_groups:
+                    group["weight_decay"] = self.config.weight_decay

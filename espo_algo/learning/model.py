@@ -1,6 +1,7 @@
 """A causal language model with a critic.
 
 - :class:`LanguageModelWithCritic`: any Hugging Face causal LM, a value head, and where wanted a critic trunk.
+- :func:`check_keys_and_values`: whether keys and values are all that a model keeps of a text.
 
 Engines and the learner both run this module. Logits are computed only of the hidden states that they pass to
 ``project``, never of a whole batch.
@@ -14,9 +15,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PretrainedConfig, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-__all__ = ["CriticKind", "Dtype", "LanguageModelWithCritic"]
+__all__ = ["CriticKind", "Dtype", "LanguageModelWithCritic", "check_keys_and_values"]
 
 CriticKind = Literal["shared", "separate"]
 """Whether the critic is a head on the policy's trunk, or has a trunk of its own."""
@@ -175,6 +177,22 @@ class LanguageModelWithCritic(nn.Module):
             raise ValueError(
                 f"expected an architecture whose logits are the projected last hidden state, got "
                 f"{type(self.policy).__name__}, whose logits differ by {float((expected - got).abs().max()):.3g}"
+            )
+
+
+def check_keys_and_values(config: PretrainedConfig, max_length: int) -> None:
+    """Raises a ValueError unless every layer keeps plain keys and values, of all tokens of a text of this length."""
+    for index, layer in enumerate(DynamicCache(config=config).layers):
+        if type(layer) is DynamicSlidingWindowLayer and layer.sliding_window < max_length:
+            raise ValueError(
+                f"expected max_length <= sliding_window, got max_length {max_length} and a sliding window of "
+                f"{layer.sliding_window} in layer {index} of {config.model_type}"
+            )
+        if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
+            raise ValueError(
+                f"expected attention layers that cache keys and values, got a {type(layer).__name__} "
+                f"in layer {index} of {config.model_type} (recurrent, linear and shared-cache layers "
+                f"are not supported)"
             )
 
 

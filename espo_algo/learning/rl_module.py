@@ -1,11 +1,12 @@
 """The language model as an RLModule.
 
 - :class:`LanguageModelRLModule`: policy, critic, and the state of early stopping as buffers.
+- :func:`state_numbers`, :func:`with_numbers`: that state as numbers, and back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,12 +18,12 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from espo_algo.learning.batching import SequenceBatch
+from espo_algo.learning.batching import TrainingBatch
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.weight_sync.packing import pack_state, unpack_state
-from espo_env.early_stopping import EarlyStoppingState
+from espo_env.early_stopping import AuditedResponse, EarlyStoppingState, FalsePositiveController
 
-__all__ = ["LanguageModelRLModule"]
+__all__ = ["LanguageModelRLModule", "state_numbers", "with_numbers"]
 
 _CHUNK = 1024
 """Response tokens whose logits exist at the same time: at most this many rows of [V]."""
@@ -58,33 +59,33 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
                     trunk.gradient_checkpointing_enable({"use_reentrant": False})
         self._constants: EarlyStoppingState = config["early_stopping"]
         # float64, so that a checkpoint gives back exactly what was computed.
-        for name, number in _numbers(self._constants).items():
+        for name, number in state_numbers(self._constants).items():
             self.register_buffer(f"regret_{name}", torch.tensor(number, dtype=torch.float64))
+        if isinstance(budget := self._constants.tolerance, FalsePositiveController):
+            # A row for each response remembered; NaN where there is none yet. 24 bytes each on the way to a runner.
+            empty = torch.full((budget.window, len(AuditedResponse._fields)), torch.nan, dtype=torch.float64)
+            self.register_buffer("regret_audited", empty)
 
     @property
     def early_stopping(self) -> EarlyStoppingState:
         """The state of early stopping: read from the buffers, and written to them."""
-        number = {name: float(getattr(self, f"regret_{name}")) for name in _numbers(self._constants)}
-        base = self._constants
-        return replace(
-            base,
-            statistics=replace(base.statistics, mean=number["mean"], var=number["var"]),
-            tolerance=replace(base.tolerance, beta=number["beta"]),
-            warmup=replace(
-                base.warmup,
-                done=bool(number["warmup_done"]),
-                streak=int(number["warmup_streak"]),
-                last_loss=number["warmup_last_loss"],
-            ),
-            num_updates=int(number["num_updates"]),
-        )
+        numbers = {name: float(getattr(self, f"regret_{name}")) for name in state_numbers(self._constants)}
+        state = with_numbers(self._constants, numbers)
+        if isinstance(state.tolerance, FalsePositiveController):
+            rows = self.regret_audited[~self.regret_audited.isnan().any(1)].tolist()
+            audited = tuple(AuditedResponse(critical, known_from, right > 0) for critical, known_from, right in rows)
+            state = replace(state, tolerance=replace(state.tolerance, audited=audited))
+        return state
 
     @early_stopping.setter
     def early_stopping(self, state: EarlyStoppingState) -> None:
-        for name, number in _numbers(state).items():
+        for name, number in state_numbers(state).items():
             getattr(self, f"regret_{name}").fill_(number)
+        if isinstance(state.tolerance, FalsePositiveController):
+            rows = torch.tensor(state.tolerance.audited, dtype=torch.float64).reshape(-1, len(AuditedResponse._fields))
+            self.regret_audited.fill_(torch.nan)[: len(rows)] = rows
 
-    def _forward_train(self, batch: SequenceBatch, **kwargs: Any) -> dict[str, Tensor]:
+    def _forward_train(self, batch: TrainingBatch, **kwargs: Any) -> dict[str, Tensor]:
         """What the losses need of whole sequences, for response tokens only; no [T, V] is ever kept.
 
         Args:
@@ -95,11 +96,10 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
             ``action_logp``, ``entropy`` (no gradient unless ``batch.entropy_gradient``), ``vf_preds``, each of shape
             (N,), and ``last_values``, shape (n,): the values behind each sequence's last token.
         """
-        with torch.autocast(batch.input_ids.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            hidden, critic_hidden = self.model.hidden_states(batch.input_ids)
-            chosen = hidden[batch.predicts]
+        with torch.autocast(batch.actions.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            states = batch.response_states(self.model)
             logprobs, entropies = [], []
-            for rows, actions in zip(chosen.split(_CHUNK), batch.actions.split(_CHUNK), strict=True):
+            for rows, actions in zip(states.policy.split(_CHUNK), batch.actions.split(_CHUNK), strict=True):
                 # Recomputed in the backward pass instead of kept: [N, V] is the largest tensor of an update.
                 logprob, entropy = checkpoint(
                     self._score, rows, actions, batch.entropy_gradient, use_reentrant=False, preserve_rng_state=False
@@ -107,12 +107,11 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
                 logprobs.append(logprob)
                 entropies.append(entropy)
         # Outside autocast: values stay float32, here as in the engines.
-        rows = torch.arange(len(batch.last), device=batch.last.device)
         return {
             Columns.ACTION_LOGP: torch.cat(logprobs),
             "entropy": torch.cat(entropies),
-            Columns.VF_PREDS: self.model.value(critic_hidden[batch.predicts]),
-            "last_values": self.model.value(critic_hidden[rows, batch.last]),
+            Columns.VF_PREDS: self.model.value(states.critic),
+            "last_values": self.model.value(states.last),
         }
 
     def _score(self, hidden: Tensor, actions: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
@@ -186,9 +185,9 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
         unpack_state(self, state)
 
 
-def _numbers(state: EarlyStoppingState) -> dict[str, float]:
-    """What changes from batch to batch, by the buffers' names."""
-    return {
+def state_numbers(state: EarlyStoppingState) -> dict[str, float]:
+    """What changes from batch to batch, but for audited responses, by the names of the buffers."""
+    numbers = {
         "mean": state.statistics.mean,
         "var": state.statistics.var,
         "beta": state.tolerance.beta,
@@ -197,3 +196,29 @@ def _numbers(state: EarlyStoppingState) -> dict[str, float]:
         "warmup_last_loss": state.warmup.last_loss,
         "num_updates": float(state.num_updates),
     }
+    if isinstance(state.tolerance, FalsePositiveController):
+        numbers["may_stop"] = float(state.tolerance.may_stop)
+    return numbers
+
+
+def with_numbers(constants: EarlyStoppingState, numbers: Mapping[str, float]) -> EarlyStoppingState:
+    """The state with these numbers (:func:`state_numbers`), and the constants of another one.
+
+    Raises:
+        KeyError: If a number is missing.
+    """
+    tolerance = replace(constants.tolerance, beta=numbers["beta"])
+    if isinstance(tolerance, FalsePositiveController):  # nothing is promised where another controller was at work
+        tolerance = replace(tolerance, may_stop=numbers.get("may_stop", 0.0) > 0)
+    return replace(
+        constants,
+        statistics=replace(constants.statistics, mean=numbers["mean"], var=numbers["var"]),
+        tolerance=tolerance,
+        warmup=replace(
+            constants.warmup,
+            done=bool(numbers["warmup_done"]),
+            streak=int(numbers["warmup_streak"]),
+            last_loss=numbers["warmup_last_loss"],
+        ),
+        num_updates=int(numbers["num_updates"]),
+    )

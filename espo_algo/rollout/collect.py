@@ -7,22 +7,28 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 import numpy as np
 
 from espo_algo.episodes import TokenEpisode
 from espo_algo.rollout.engine import Engine, GenerationRequest
 from espo_algo.rollout.plans import ResponsePlan
+from espo_algo.rollout.prompt_success import PilotQueue
 from espo_env.grading import Grade
+from espo_env.grading.judge import check_grade
 from espo_env.types import StopReason
 from espo_env.wrappers import VectorRegretTermination
 
 __all__ = ["collect", "stream"]
 
 logger = logging.getLogger(__name__)
+
+_MEASURED = ("logprobs", "regrets", "values", "z")
+"""Columns in which every number is finite; a threshold may be infinite."""
+_PATIENCE = 5.0
+"""Seconds more than a task's own limit, which comes first and says what it was."""
 
 
 def collect(engine: Engine, env: VectorRegretTermination, plans: Sequence[ResponsePlan]) -> list[TokenEpisode]:
@@ -51,30 +57,32 @@ def stream(
 
     Yields:
         Number of a plan, and its episode. What the task raises, posing a problem or grading, loses its own response
-        alone: that episode ends with ``StopReason.ERROR``, is logged, and the others go on.
+        alone: that episode ends with ``StopReason.ERROR``, is logged, and the others go on. So does a verdict that is
+        no number in [0, 1] (``InvalidGrade``), one that does not come in time (``TimeoutError``), and a value or
+        log-probability that is not finite (``FloatingPointError``).
     """
     base = env.unwrapped
-    waiting = deque(range(len(plans)))
+    queue = PilotQueue(plans)
     free = list(range(env.num_envs))
     slot_of: dict[int, int] = {}
     grading: list[tuple[TokenEpisode, Future[Grade]]] = []
+    patience = base.task.grade_timeout_s + _PATIENCE
     try:
-        while waiting or engine.num_unfinished:
-            taken = [(free.pop(), waiting.popleft()) for _ in range(min(len(free), len(waiting)))]
-            errors = _pose(env, [slot for slot, _ in taken], [plans[plan].problem_index for _, plan in taken])
-            requests = []
-            for (slot, plan), error in zip(taken, errors, strict=True):
+        while queue or queue.num_held or engine.num_unfinished:
+            taken = [(free.pop(), number) for number in queue.take(len(free))]
+            errors = _pose(env, [slot for slot, _ in taken], [plans[number].problem_index for _, number in taken])
+            requests, over = [], []
+            for (slot, number), error in zip(taken, errors, strict=True):
+                plan = queue.plans[number]
                 if error is not None:
                     nothing = np.zeros(0, np.int32)
                     free.append(slot)
-                    lost = TokenEpisode(nothing, nothing, StopReason.ERROR, request_id=plan, group=plans[plan].group)
-                    yield plan, _lost(lost, error)
+                    lost = TokenEpisode(nothing, nothing, StopReason.ERROR, request_id=number, group=plan.group)
+                    over.append(_lost(lost, error))
                     continue
-                slot_of[plan] = slot
-                prompt = base.prompt_tokens(slot)
-                requests.append(
-                    GenerationRequest(plan, prompt, plans[plan].seed, base.mdp.max_new_tokens, plans[plan].mark_only)
-                )
+                slot_of[number] = slot
+                prompt, most = base.prompt_tokens(slot), base.mdp.max_new_tokens
+                requests.append(GenerationRequest(number, prompt, plan.seed, most, plan.mark_only, plan.prompt_success))
             engine.submit(requests)
             done = engine.step()
             slots = [slot_of.pop(episode.request_id) for episode in done]
@@ -84,33 +92,70 @@ def stream(
             free += slots
             for i, (slot, episode) in enumerate(zip(slots, done, strict=True)):
                 episode.problem = problems[slot]
-                episode.group = plans[episode.request_id].group
+                plan = queue.plans[episode.request_id]
+                episode.group, episode.shadow = plan.group, plan.mark_only
+                episode.prompt_success = plan.prompt_success
                 episode.reward = float(outcome.rewards[i])
                 episode.truncated = bool(outcome.truncations[i])
-                if (error := outcome.errors[i]) is not None:
-                    yield episode.request_id, _lost(episode, error)
+                if (error := outcome.errors[i] or _broken(episode)) is not None:
+                    over.append(_lost(episode, error))
                 elif episode.stop_reason is StopReason.EOS:
                     grading.append((episode, base.mdp.submit(episode.problem, episode.response_tokens)))
                 else:
-                    yield episode.request_id, episode
-            for pair in [pair for pair in grading if pair[1].done()]:
-                grading.remove(pair)
-                yield pair[0].request_id, _graded(*pair)
+                    over.append(episode)
+            pilots_alone = queue.num_held and not queue and not engine.num_unfinished
+            over += _settled(grading, patience if pilots_alone else None)
+            for episode in over:
+                queue.answered(episode)
+                yield episode.request_id, episode
     except BaseException:
         engine.abort()  # or the next call would find it busy
         raise
-    for episode, verdict in grading:
-        yield episode.request_id, _graded(episode, verdict)
+    while grading:
+        for episode in _settled(grading, patience):
+            yield episode.request_id, episode
+
+
+def _settled(grading: list[tuple[TokenEpisode, Future[Grade]]], seconds: float | None) -> list[TokenEpisode]:
+    """Takes out what is graded.
+
+    Args:
+        grading: Loses what is taken out.
+        seconds: How long to wait for the first verdict, after which all are given up: graders that work in parallel may
+            have a queue, so the limit is for the next one, whichever it is. None does not wait.
+    """
+    if seconds is not None:
+        wait([verdict for _, verdict in grading], seconds, FIRST_COMPLETED)
+    ready = [pair for pair in grading if pair[1].done()]
+    if seconds is not None and not ready:
+        ready = grading.copy()
+    for pair in ready:
+        grading.remove(pair)
+    return [_graded(*pair) for pair in ready]
 
 
 def _graded(episode: TokenEpisode, verdict: Future[Grade]) -> TokenEpisode:
+    if not verdict.done():
+        return _lost(episode, TimeoutError("expected a grade within the task's grade_timeout_s, got none"))
     try:
-        episode.grade = verdict.result()
+        episode.grade = check_grade(verdict.result())
     except Exception as error:
         return _lost(episode, error)
     episode.correct = episode.grade.correct
     episode.reward = float(episode.correct)
     return episode
+
+
+def _broken(episode: TokenEpisode) -> FloatingPointError | None:
+    """What is not finite in an episode, and would spread over the whole batch."""
+    if not np.isfinite(episode.reward):
+        return FloatingPointError(f"expected a finite reward, got {episode.reward}")
+    for name in _MEASURED:
+        column = getattr(episode, name)
+        if not np.isfinite(column).all():
+            step = int(np.isfinite(column).argmin())
+            return FloatingPointError(f"expected finite {name}, got {column[step]} at token {step} of a response")
+    return None
 
 
 def _pose(env: VectorRegretTermination, slots: list[int], indices: list[int]) -> list[Exception | None]:
@@ -132,5 +177,6 @@ def _pose(env: VectorRegretTermination, slots: list[int], indices: list[int]) ->
 
 def _lost(episode: TokenEpisode, error: Exception) -> TokenEpisode:
     logger.warning("A response was lost: %r", error)
-    episode.stop_reason, episode.error, episode.reward = StopReason.ERROR, type(error).__name__, 0.0
+    episode.stop_reason, episode.reward = StopReason.ERROR, 0.0
+    episode.error, episode.message = type(error).__name__, str(error)
     return episode

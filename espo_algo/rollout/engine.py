@@ -41,6 +41,7 @@ class GenerationRequest:
         seed: Seed of this response's sampling; the tokens do not depend on what else is in the batch.
         max_new_tokens: Horizon ``T_max``; a response of that length ends with ``StopReason.LENGTH``.
         mark_only: Let the response run on where the detector fires, and write down the place (``Trajectory.mark``).
+        prompt_success: How often other responses to the prompt were right, in [0, 1], for stop rules that ask.
     """
 
     request_id: int
@@ -48,6 +49,7 @@ class GenerationRequest:
     seed: int
     max_new_tokens: int
     mark_only: bool = False
+    prompt_success: float = 1.0
 
     def check(self, vocab_size: int, max_length: int) -> None:
         """Raises a ValueError if an engine with this vocabulary and length cannot answer it."""

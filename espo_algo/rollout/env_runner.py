@@ -87,6 +87,8 @@ class ESPOEnvRunner(EnvRunner, Checkpointable):
             episodes = collect(self.engine, self.env, plans)
         finally:
             self.engine.rest()
+        for episode in episodes:
+            episode.runner = int(self.worker_index)
         self.num_env_steps_sampled_lifetime += sum(len(e) for e in episodes)
         return episodes
 

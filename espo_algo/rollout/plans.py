@@ -33,12 +33,17 @@ class ResponsePlan:
         seed: Sampling seed.
         group: Number of the prompt in the run; the responses to it share the number.
         mark_only: Only mark where the detector fires.
+        pilot: It runs on, and the others to its prompt wait for its grade, see
+            :class:`~espo_algo.rollout.prompt_success.PilotQueue`.
+        prompt_success: How often other responses to the problem were right, in [0, 1]; 1 where nobody knows.
     """
 
     problem_index: int
     seed: int
     group: int = 0
     mark_only: bool = False
+    pilot: bool = False
+    prompt_success: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +56,14 @@ class Planner:
         rollouts_per_prompt: Responses to each problem; they stand behind each other.
         shadow_fraction: Share of the responses on which a stop is only marked, drawn response by response from a stream
             of its own: 0 for none, 1 for all.
+        pilots: How many of the responses to each problem are pilots.
     """
 
     problem_of: Callable[[int], int]
     seed: int
     rollouts_per_prompt: int = 1
     shadow_fraction: float = 0.0
+    pilots: int = 0
 
     def plans(self, numbers: Iterable[int]) -> list[ResponsePlan]:
         """The plans of these responses of the run, counted from 0."""
@@ -69,4 +76,5 @@ class Planner:
         mark_only = self.shadow_fraction > 0 and (
             self.shadow_fraction >= 1 or stream(seed, SHADOW).random() < self.shadow_fraction
         )
-        return ResponsePlan(self.problem_of(group), seed, group, mark_only)
+        pilot = number % self.rollouts_per_prompt < self.pilots
+        return ResponsePlan(self.problem_of(group), seed, group, mark_only or pilot, pilot)

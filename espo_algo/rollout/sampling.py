@@ -1,6 +1,7 @@
 """Drawing tokens from logits.
 
 - :func:`draw`: one token a row, its log-probability and its step regret.
+- :func:`end_broken`: ends responses whose numbers are not finite.
 - :class:`Drawn`: the tokens with their log-probabilities and regrets.
 - :func:`trace`: one step's log-probabilities, regrets, values, scores and thresholds, as engines keep them.
 """
@@ -15,7 +16,7 @@ from torch import Tensor
 from espo_algo.rollout.engine import SamplingSettings
 from espo_env.early_stopping import Verdict, step_regret
 
-__all__ = ["Drawn", "draw", "trace"]
+__all__ = ["Drawn", "draw", "end_broken", "trace"]
 
 
 @dataclass(slots=True)
@@ -44,7 +45,8 @@ def draw(logits: Tensor, uniforms: Tensor, sampling: SamplingSettings) -> Drawn:
         sampling: How to draw. Greedy decoding reports log-probabilities at temperature 1.
 
     Returns:
-        The tokens. A token of probability zero is never drawn.
+        The tokens. A token of probability zero is never drawn. From logits that are not finite a token of the
+        vocabulary is drawn, too, whose log-probability is not finite.
     """
     if sampling.greedy:
         best, tokens = logits.max(dim=-1, keepdim=True)
@@ -62,10 +64,24 @@ def draw(logits: Tensor, uniforms: Tensor, sampling: SamplingSettings) -> Drawn:
     # Strictly below the total, so that rounding cannot lead behind the last token with weight; and right=True goes
     # past every token that adds nothing.
     targets = torch.minimum(uniforms[:, None] * totals, totals.nextafter(torch.zeros_like(totals)))
-    tokens = torch.searchsorted(cumulative, targets, right=True)[:, 0]
+    # NaN would lead behind the last token, and a GPU would stop at the look-up of that one.
+    tokens = torch.searchsorted(cumulative, targets, right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
     regrets = step_regret(logits, tokens)
     # log(w / total), where log(w) = -regret: the best token's weight is 1.
     return Drawn(tokens, -regrets - totals[:, 0].log().float(), regrets)
+
+
+def end_broken(drawn: Drawn, values: Tensor, eos_token_id: int) -> None:
+    """Writes the end-of-sequence token where a log-probability or value is not finite: what follows means nothing.
+
+    Such a response is lost by its columns when it is collected. Nothing waits for the device here.
+
+    Args:
+        drawn: Its tokens are replaced.
+        values: Shape (n,).
+        eos_token_id: The end-of-sequence token.
+    """
+    drawn.tokens = torch.where(torch.isfinite(drawn.logprobs + values), drawn.tokens, eos_token_id)
 
 
 def trace(drawn: Drawn, values: Tensor, verdict: Verdict) -> Tensor:

@@ -1,23 +1,34 @@
 """Calls on runners and learners that wait for every answer, up to a time limit.
 
 - :func:`ask_runners`: a call on every healthy remote runner.
+- :func:`replace_runners`: restarts runners that are of no use any more.
 - :func:`ask_learners`: a call on every learner.
 - :func:`update_learners`: the update of every learner on its share of a batch.
+- :func:`check_learners`: whether one has died.
 
 RLlib drops a call that meets a busy actor without a word, and gives errors back as if they were answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+import ray
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.actor_manager import RemoteCallResults
 
-__all__ = ["ask_learners", "ask_runners", "update_learners"]
+__all__ = ["ask_learners", "ask_runners", "check_learners", "replace_runners", "update_learners"]
+
+logger = logging.getLogger(__name__)
+
+_HOW_TO_GO_ON = (
+    "training cannot go on without a learner: build the algorithm again and restore its newest checkpoint "
+    "(restore_from_path, or espo train --resume)"
+)
 
 T = TypeVar("T")
 
@@ -31,20 +42,29 @@ def ask_runners(env_runner_group: EnvRunnerGroup, call: Callable[[Any], T], time
         timeout: Seconds that a runner may take.
 
     Returns:
-        What the runners answered; one that died on the way is left out.
-
-    Raises:
-        RuntimeError: If a runner that is still healthy afterwards did not answer in time, naming it.
+        What the runners answered. One that died on the way is left out, and so is one that did not answer in time: it
+        is restarted.
     """
 
     def numbered(runner: Any) -> tuple[int, T]:
         return int(runner.worker_index), call(runner)
 
     answers = env_runner_group.foreach_env_runner(numbered, local_env_runner=False, timeout_seconds=timeout)
-    healthy = env_runner_group.healthy_worker_ids()
-    if missing := sorted(set(healthy) - {runner for runner, _ in answers}):
-        raise RuntimeError(f"expected an answer of runners {healthy} within {timeout} s, got none from {missing}")
+    missing = set(env_runner_group.healthy_worker_ids()) - {runner for runner, _ in answers}
+    replace_runners(env_runner_group, missing, f"expected an answer within {timeout} s, got none")
     return [answer for _, answer in answers]
+
+
+def replace_runners(env_runner_group: EnvRunnerGroup, runners: Iterable[int], why: str) -> None:
+    """Restarts runners that hang or have raised: they would keep every later call waiting.
+
+    They are left out until they are back and ``ESPO.restore_env_runners`` has taken them in again.
+    """
+    manager = env_runner_group._worker_manager
+    for runner in sorted(runners):
+        logger.warning("runner %d is restarted: %s", runner, why)
+        ray.kill(manager.actors()[runner], no_restart=False)
+        manager.set_actor_state(runner, healthy=False)
 
 
 def ask_learners(learner_group: LearnerGroup, call: Callable[[Any], T], timeout: float) -> list[T]:
@@ -97,12 +117,25 @@ def update_learners(
     return _by_rank(learner_group, results, timeout)
 
 
+def check_learners(learner_group: LearnerGroup) -> None:
+    """Does nothing where every learner answered when it was asked last.
+
+    Raises:
+        RuntimeError: If one did not, naming it.
+    """
+    if learner_group.is_local:
+        return
+    healthy = learner_group._worker_manager.healthy_actor_ids()
+    if missing := [rank for rank in range(len(learner_group)) if rank not in healthy]:
+        raise RuntimeError(f"expected {len(learner_group)} learners, got none at {missing} (dead); {_HOW_TO_GO_ON}")
+
+
 def _by_rank(learner_group: LearnerGroup, results: RemoteCallResults, timeout: float) -> list[Any]:
     answers = {result.actor_id: result for result in results}
     if missing := [rank for rank in range(len(learner_group)) if rank not in answers]:
         raise RuntimeError(
             f"expected an answer of {len(learner_group)} learners within {timeout} s, got none from {missing} (dead, "
-            "or still busy)"
+            f"or still busy); {_HOW_TO_GO_ON}"
         )
     for rank in sorted(answers):
         if not answers[rank].ok:

@@ -24,13 +24,13 @@ def broadcast_weights(learner_group: LearnerGroup, env_runner_group: EnvRunnerGr
         learner_group: All learners are asked for their weights, the first one gives them: remote, it puts them into
             the object store itself.
         env_runner_group: Its local runner is served too.
-        timeout: Seconds that a learner or a runner may take.
+        timeout: Seconds that a learner or a runner may take; a runner that takes longer is restarted.
 
     Returns:
         The version of the weights.
 
     Raises:
-        RuntimeError: If a learner or a healthy runner did not answer in time: it would sample with old weights.
+        RuntimeError: If a learner did not answer in time, naming it.
     """
     learner_group_is_local = learner_group.is_local
 

@@ -18,21 +18,23 @@ if TYPE_CHECKING:
 __all__ = ["sync_weights"]
 
 
-def sync_weights(learner_group: LearnerGroup, env_runner_group: EnvRunnerGroup, config: ESPOConfig) -> int:
+def sync_weights(
+    learner_group: LearnerGroup, env_runner_group: EnvRunnerGroup, config: ESPOConfig, timeout: float
+) -> int:
     """Sends the learners' weights and state of early stopping to every healthy runner, and waits until they have them.
 
     Args:
         learner_group: All learners take part; the first one speaks.
         env_runner_group: Training's or evaluation's.
-        config: The group's own: ``weight_transfer`` says which way, ``weight_sync_timeout_s`` how long each may take.
+        config: The group's own: ``weight_transfer`` says which way.
+        timeout: Seconds that a learner or a runner may take to answer a call; a runner that takes longer is restarted.
 
     Returns:
         The version of the weights.
 
     Raises:
-        RuntimeError: If a learner or a healthy runner did not answer in time, naming it.
+        RuntimeError: If a learner did not answer in time, naming it.
     """
-    timeout = config.weight_sync_timeout_s
     if config.weight_transfer is None:
         return broadcast_weights(learner_group, env_runner_group, timeout)
     from espo_algo.weight_sync.vllm_transfer import transfer_weights

@@ -21,14 +21,14 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner import Learner
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from espo_algo.rollout.vllm.engine import engine_weights
-from espo_algo.weight_sync.calls import ask_learners, ask_runners
+from espo_algo.weight_sync.calls import ask_learners, ask_runners, replace_runners
 from espo_env.early_stopping import EarlyStoppingState
 
 __all__ = ["BACKENDS", "Backend", "RunnerClient", "transfer_weights"]
@@ -233,9 +233,9 @@ def transfer_weights(
 ) -> int:
     """Sends the learners' weights and state of early stopping to every healthy runner, and waits until they have them.
 
-    A runner that dies on the way, or before the first piece, leaves the others with half of the weights or in half of
-    a group, from which vLLM has no way back. All of them are restarted then; they are served when they are back, as
-    every restarted runner is.
+    A runner that dies or hangs on the way, or before the first piece, leaves the others with half of the weights or in
+    half of a group, from which vLLM has no way back. All of them are restarted then; they are served when back,
+    as every restarted runner is.
 
     Args:
         learner_group: All learners take part; the first one speaks.
@@ -249,7 +249,7 @@ def transfer_weights(
         The version of the weights.
 
     Raises:
-        RuntimeError: If a learner, or a runner that is still healthy, did not answer in time, naming it.
+        RuntimeError: If a learner did not answer in time, or a runner raised, naming it.
     """
     engines = dict(ask_runners(env_runner_group, lambda runner: (runner.worker_index, runner.engine.identity), timeout))
     actors = env_runner_group._worker_manager.actors()
@@ -266,9 +266,7 @@ def transfer_weights(
     if not engines:
         return version  # none is healthy; one that comes back is served then
     if state is None:
-        logger.warning("a runner died while weights were sent to %s: all of them are restarted", sorted(engines))
-        for index in engines:
-            ray.kill(actors[index], no_restart=False)
+        replace_runners(env_runner_group, engines, "one of them died or hung while weights were sent to all of them")
     else:
         ask_runners(env_runner_group, lambda runner: runner.weights_transferred(state, version), timeout)
     return version
@@ -309,7 +307,7 @@ def _send(
     if client.failure is None and sender is not None:
         _senders[name] = sender
         return module.early_stopping, version
-    if isinstance(client.failure, RayActorError):
+    if isinstance(client.failure, RayActorError | GetTimeoutError):
         return None, version
     raise RuntimeError(f"expected new weights to reach all runners within {timeout} s, got {client.failure!r}")
 

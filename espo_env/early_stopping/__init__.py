@@ -4,10 +4,13 @@
 - :class:`DetectorSettings`, :class:`DetectorState`, :class:`FailureDetector`, :class:`Verdict` (``detector.py``)
 - :func:`decide`, :func:`stop_reason` (``decision.py``): what a firing does to a response
 - :data:`STOP_RULES`, :func:`register_stop_rule` (``rules.py``): the paper's rule and its ablations
-- :class:`ToleranceController`, :func:`calibrate_beta` (``tolerance.py``), :class:`CriticWarmup` (``warmup.py``)
+- :class:`ToleranceController`, :func:`calibrate_beta` (``tolerance.py``)
+- :class:`FalsePositiveController` (``budget.py``): beta by a budget of wrong stops
+- :class:`CriticWarmup` (``warmup.py``)
 - :class:`EarlyStoppingState` (``state.py``): what moves all of these from batch to batch
 """
 
+from espo_env.early_stopping.budget import AuditedResponse, FalsePositiveController, upper_bound
 from espo_env.early_stopping.decision import decide, stop_reason
 from espo_env.early_stopping.detector import (
     DEFAULT_CLIP,
@@ -15,23 +18,28 @@ from espo_env.early_stopping.detector import (
     DetectorSettings,
     DetectorState,
     FailureDetector,
+    Gate,
     Verdict,
 )
 from espo_env.early_stopping.regret import RegretStatistics, step_regret
 from espo_env.early_stopping.rules import STOP_RULES, RuleInputs, StopRule, get_stop_rule, register_stop_rule
-from espo_env.early_stopping.state import EarlyStoppingState, StatisticsStart
-from espo_env.early_stopping.tolerance import ToleranceController, calibrate_beta, critical_betas
+from espo_env.early_stopping.state import Controller, EarlyStoppingState, StatisticsStart
+from espo_env.early_stopping.tolerance import ToleranceController, calibrate_beta, critical_betas, replay
 from espo_env.early_stopping.warmup import CriticWarmup
 
 __all__ = [
     "DEFAULT_CLIP",
     "DEFAULT_DELTA",
     "STOP_RULES",
+    "AuditedResponse",
+    "Controller",
     "CriticWarmup",
     "DetectorSettings",
     "DetectorState",
     "EarlyStoppingState",
     "FailureDetector",
+    "FalsePositiveController",
+    "Gate",
     "RegretStatistics",
     "RuleInputs",
     "StatisticsStart",
@@ -43,6 +51,8 @@ __all__ = [
     "decide",
     "get_stop_rule",
     "register_stop_rule",
+    "replay",
     "step_regret",
     "stop_reason",
+    "upper_bound",
 ]

@@ -13,19 +13,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from espo_env.early_stopping.regret import RegretStatistics
 from espo_env.early_stopping.rules import RuleInputs, get_stop_rule
 
-__all__ = ["DEFAULT_CLIP", "DEFAULT_DELTA", "DetectorSettings", "DetectorState", "FailureDetector", "Verdict"]
+__all__ = ["DEFAULT_CLIP", "DEFAULT_DELTA", "DetectorSettings", "DetectorState", "FailureDetector", "Gate", "Verdict"]
 
 DEFAULT_CLIP = 10.0
 """Bound ``c`` of the normalised regret. Not published; below 5 harmless free choices get stopped too."""
 DEFAULT_DELTA = 1e-6
 """``delta`` under the root. Not published; only guards a variance of zero."""
+
+Gate = Literal["before", "after"]
+"""Whose value a score is compared with: that of the state before the token, or that of the state behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class DetectorSettings:
         value_floor: ``eps`` of the value gate; 0.2 in the paper, > 0.
         clip: Bound ``c`` of the normalised regret, > 0 (not published).
         delta: Added to the variance, > 0 (not published).
+        gate: ``"before"`` (the paper): ``z_t`` against ``V(s_t)``, the value before the token that moved ``z``.
+            ``"after"``: ``z_{t-1}`` against ``V(s_t)``, which has seen that token; fires one token later.
 
     Raises:
         ValueError: If one of them is out of its range.
@@ -48,9 +53,12 @@ class DetectorSettings:
     value_floor: float = 0.2
     clip: float = DEFAULT_CLIP
     delta: float = DEFAULT_DELTA
+    gate: Gate = "before"
 
     def __post_init__(self) -> None:
         get_stop_rule(self.rule)
+        if self.gate not in get_args(Gate):
+            raise ValueError(f"expected gate 'before' or 'after', got {self.gate!r}")
         if not 0.0 <= self.smoothing < 1.0:
             raise ValueError(f"expected smoothing in [0, 1), got {self.smoothing}")
         for name in ("value_floor", "clip", "delta"):
@@ -88,7 +96,7 @@ class Verdict:
 
     Attributes:
         stop: bool; the detector fires. What comes of it, :func:`~espo_env.early_stopping.decide` says.
-        score: The rule's score: ``z_t`` under the regret rules.
+        score: The rule's score: ``z_t`` under the regret rules (``z_{t-1}`` with the gate after the token).
         threshold: ``beta * gate``, what the score was compared with.
     """
 
@@ -133,6 +141,7 @@ class FailureDetector:
         self._z: Any = np.zeros(num_slots, np.float32)
         self._steps: Any = np.zeros(num_slots, np.float32)
         self._draws: Any = self._rng.exponential(size=num_slots).astype(np.float32)
+        self._success: Any = np.ones(num_slots, np.float32)
         self.configure(state or DetectorState())
 
     def configure(self, state: DetectorState) -> None:
@@ -140,12 +149,14 @@ class FailureDetector:
         self.state = state
         self._scale = math.sqrt(state.statistics.var + self.settings.delta)
 
-    def reset(self, slots: Any = None, draws: Any = None) -> None:
+    def reset(self, slots: Any = None, draws: Any = None, prompt_success: Any = 1.0) -> None:
         """Starts new responses: ``z_{-1} = 0``.
 
         Args:
             slots: Indices of the slots, shape (n,), numpy or torch, or None for all.
             draws: Exp(1) variates for the ``random`` rule, shape (n,), numpy or torch; drawn here where None.
+            prompt_success: How often other responses to each prompt were right, in [0, 1], shape (n,), numpy or torch,
+                or one number for all; 1 where nobody knows.
         """
         index = slice(None) if slots is None else slots
         if draws is None:
@@ -156,9 +167,11 @@ class FailureDetector:
             import torch  # numpy users never reach this line
 
             draws = torch.as_tensor(draws, dtype=torch.float32, device=self._z.device)
+            prompt_success = torch.as_tensor(prompt_success, dtype=torch.float32, device=self._z.device)
         self._z[index] = 0.0
         self._steps[index] = 0.0
         self._draws[index] = draws
+        self._success[index] = prompt_success
 
     def update(self, regrets: Any, values: Any, slots: Any = None) -> Verdict:
         """Takes one step of every response given.
@@ -178,9 +191,13 @@ class FailureDetector:
         constants, state = self.settings, self.state
         index = slice(None) if slots is None else slots
         normalised = ((regrets - state.statistics.mean) / self._scale).clip(-constants.clip, constants.clip)
-        z = constants.smoothing * self._z[index] + (1.0 - constants.smoothing) * normalised
+        before = self._z[index]
+        z = constants.smoothing * before + (1.0 - constants.smoothing) * normalised
         steps = self._steps[index]
-        score, gate = self._rule(RuleInputs(z, values, steps, self._draws[index], constants.value_floor))
+        judged = z if constants.gate == "before" else before * 1.0  # no view of what is written below
+        score, gate = self._rule(
+            RuleInputs(judged, values, steps, self._draws[index], self._success[index], constants.value_floor)
+        )
         threshold = state.beta * gate
         self._z[index] = z
         self._steps[index] = steps + 1.0
@@ -189,11 +206,11 @@ class FailureDetector:
 
     def move(self, source: int, target: int) -> None:
         """Copies the state of slot ``source`` to slot ``target``, for engines that keep live slots together."""
-        for column in (self._z, self._steps, self._draws):
+        for column in (self._z, self._steps, self._draws, self._success):
             column[target] = column[source]
 
     def _follow(self, like: Any) -> None:
         """Numpy state becomes torch tensors on the device of the first torch input."""
         if isinstance(self._z, np.ndarray) and hasattr(like, "new_tensor"):
-            for name in ("_z", "_steps", "_draws"):
+            for name in ("_z", "_steps", "_draws", "_success"):
                 setattr(self, name, like.new_tensor(getattr(self, name)))

@@ -15,13 +15,17 @@ from typing import Literal
 
 import numpy as np
 
+from espo_env.early_stopping.budget import AuditedResponse, FalsePositiveController
 from espo_env.early_stopping.detector import DetectorSettings, DetectorState
 from espo_env.early_stopping.regret import RegretStatistics
 from espo_env.early_stopping.tolerance import ToleranceController, calibrate_beta, critical_betas
 from espo_env.early_stopping.warmup import CriticWarmup
 from espo_env.types import StopReason, Trajectory
 
-__all__ = ["EarlyStoppingState", "StatisticsStart"]
+__all__ = ["Controller", "EarlyStoppingState", "StatisticsStart"]
+
+Controller = Literal["stop_rate", "false_positive_rate"]
+"""What the tolerance is set by: a target stop rate, or a budget of wrong stops."""
 
 StatisticsStart = Literal["first_batch", "zero_one"]
 """Where mean and variance start: from the first batch's moments, or from 0 and 1."""
@@ -33,7 +37,7 @@ class EarlyStoppingState:
 
     Attributes:
         statistics: Mean and variance of the step regret.
-        tolerance: ``beta``, and how it is driven to the target stop rate.
+        tolerance: ``beta``, and how it is driven to a target stop rate or kept within a budget of wrong stops.
         warmup: Whether the critic is good enough, so that stopping is on.
         start: ``"first_batch"``: statistics start from the first batch; ``"zero_one"``: from what they are.
         calibrate: Set ``beta`` from the rollouts of the batch that ends the warm-up (``beta="auto"``).
@@ -41,7 +45,7 @@ class EarlyStoppingState:
     """
 
     statistics: RegretStatistics = field(default_factory=RegretStatistics)
-    tolerance: ToleranceController = field(default_factory=ToleranceController)
+    tolerance: ToleranceController | FalsePositiveController = field(default_factory=ToleranceController)
     warmup: CriticWarmup = field(default_factory=CriticWarmup)
     start: StatisticsStart = "first_batch"
     calibrate: bool = False
@@ -50,7 +54,7 @@ class EarlyStoppingState:
     @property
     def detector_state(self) -> DetectorState:
         """What the detector runs with while the next batch is collected."""
-        return DetectorState(self.statistics, self.tolerance.beta, enabled=self.warmup.done)
+        return DetectorState(self.statistics, self.tolerance.beta, enabled=self.warmup.done and self.tolerance.may_stop)
 
     def updated(
         self,
@@ -62,14 +66,16 @@ class EarlyStoppingState:
         """The state after a training batch.
 
         Args:
-            trajectories: The batch, n >= 1; their ``regrets``, ``values``, ``mark`` and ``stop_reason`` are read.
+            trajectories: The batch, n >= 1; their ``regrets``, ``values``, ``mark`` and ``stop_reason`` are read, for a
+                budget of wrong stops ``shadow`` and ``correct``, too.
             settings: The rule and constants that the batch was collected with.
             critic_loss: The critic's mean squared error in this batch's update.
             explained_variance: Share of the returns' variance that the critic explained before the update.
 
         Returns:
             Statistics take in every batch; the controller answers only to batches that were collected with stopping
-            on; ``beta`` is calibrated on the batch that ends the warm-up, with the statistics that follow from it.
+            on; ``beta`` is calibrated on the batch that ends the warm-up, with the statistics that follow from it. A
+            budget of wrong stops is worked out from that batch on, with every response that ran to its end.
         """
         regrets = np.concatenate([e.regrets for e in trajectories])
         first = self.num_updates == 0 and self.start == "first_batch"
@@ -81,6 +87,9 @@ class EarlyStoppingState:
         tolerance = self.tolerance
         if settings.rule == "never":
             pass  # there is no tolerance to set
+        elif isinstance(tolerance, FalsePositiveController):
+            if warmup.done:
+                tolerance = tolerance.updated(self._audited(trajectories, settings, statistics))
         elif self.warmup.done:
             tolerance = tolerance.updated(sum(e.mark >= 0 for e in trajectories) / len(trajectories))
         elif warmup.done and self.calibrate:
@@ -90,6 +99,33 @@ class EarlyStoppingState:
                 [e.regrets for e in trajectories],
                 [e.values for e in trajectories],
                 keep_last=[e.stop_reason is StopReason.REGRET for e in trajectories],
+                prompt_success=np.array([e.prompt_success for e in trajectories], np.float32),
             )
             tolerance = replace(tolerance, beta=calibrate_beta(critical, tolerance.target, tolerance.bounds))
         return replace(self, statistics=statistics, tolerance=tolerance, warmup=warmup, num_updates=step)
+
+    def _audited(
+        self, trajectories: Sequence[Trajectory], settings: DetectorSettings, statistics: RegretStatistics
+    ) -> list[AuditedResponse]:
+        """The responses of a batch that tell what stopping would have done: let run from the start, or at their mark.
+
+        An unmarked response that might have been stopped tells nothing: it ran to its end because it was not.
+        """
+        state = self.detector_state
+        chosen = [
+            (e, -math.inf if e.shadow or not state.enabled else state.beta)
+            for e in trajectories
+            if e.stop_reason is not StopReason.REGRET and (e.shadow or e.mark >= 0 or not state.enabled)
+        ]
+        critical = critical_betas(
+            settings,
+            statistics,
+            [e.regrets for e, _ in chosen],
+            [e.values for e, _ in chosen],
+            keep_last=[False] * len(chosen),
+            prompt_success=np.array([e.prompt_success for e, _ in chosen], np.float32),
+        )
+        return [
+            AuditedResponse(float(beta), known_from, e.correct is True)
+            for beta, (e, known_from) in zip(critical, chosen, strict=True)
+        ]

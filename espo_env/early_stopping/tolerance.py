@@ -1,7 +1,10 @@
 """The tolerance ``beta``: how it is driven to a stop rate, and how it is set from rollouts (arXiv 2605.29860).
 
 - :class:`ToleranceController`: drives ``beta`` so that the measured stop rate meets a target.
-- :func:`critical_betas`, :func:`calibrate_beta`: set ``beta`` from rollouts instead of from another scale's constant.
+- :func:`replay`, :func:`critical_betas`: at which ``beta`` recorded responses would have been stopped.
+- :func:`calibrate_beta`: sets ``beta`` from rollouts instead of from another scale's constant.
+
+Another way to set it, from a budget of wrong stops, is in ``budget.py``.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +20,7 @@ from numpy.typing import NDArray
 from espo_env.early_stopping.detector import DetectorSettings, DetectorState, FailureDetector
 from espo_env.early_stopping.regret import RegretStatistics
 
-__all__ = ["ToleranceController", "calibrate_beta", "critical_betas"]
+__all__ = ["ToleranceController", "calibrate_beta", "critical_betas", "replay"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class ToleranceController:
     target: float = 0.25
     bounds: tuple[float, float] = (0.05, 50.0)
     update: Literal["additive", "multiplicative"] = "additive"
+    may_stop: ClassVar[bool] = True
+    """It needs no evidence, see :class:`~espo_env.early_stopping.budget.FalsePositiveController`."""
 
     def __post_init__(self) -> None:
         low, high = self.bounds
@@ -78,14 +83,15 @@ class ToleranceController:
         return replace(self, beta=min(max(beta, self.bounds[0]), self.bounds[1]))
 
 
-def critical_betas(
+def replay(
     settings: DetectorSettings,
     statistics: RegretStatistics,
     regrets: Sequence[Any],
     values: Sequence[Any],
     keep_last: Iterable[bool],
+    prompt_success: Any = 1.0,
 ) -> NDArray[np.float64]:
-    """For each recorded response, the highest ``beta`` at which the detector's rule would have stopped it.
+    """For each step of recorded responses, the highest ``beta`` at which the detector's rule would have fired there.
 
     Args:
         settings: Rule and constants.
@@ -93,24 +99,51 @@ def critical_betas(
         regrets: Arrays of shape (T_i,), one a response.
         values: Arrays of shape (T_i,), one a response.
         keep_last: Per response, whether a stop may fall on its last step (not if it is the end-of-sequence token).
+        prompt_success: How often other responses to each prompt were right, shape (n,), or one number for all.
+
+    Returns:
+        Shape (n, max T_i): ``score / gate``; ``-inf`` where nothing could have fired.
+    """
+    lengths = np.array([len(g) - (not last) for g, last in zip(regrets, keep_last, strict=True)], dtype=np.int64)
+    if len(lengths) == 0:
+        return np.zeros((0, 0))
+    detector = FailureDetector(len(lengths), settings, DetectorState(statistics, beta=1.0), seed=0)
+    detector.reset(prompt_success=prompt_success)
+    columns = np.zeros((2, len(lengths), max(lengths.max(), 0)), np.float32)
+    for i, length in enumerate(lengths):
+        columns[:, i, :length] = np.asarray(regrets[i])[:length], np.asarray(values[i])[:length]
+    out = np.full(columns.shape[1:], -np.inf)
+    for t in range(columns.shape[2]):
+        alive = np.flatnonzero(lengths > t)
+        verdict = detector.update(columns[0, alive, t], columns[1, alive, t], alive)
+        # With beta 1 the threshold is the gate.
+        out[alive, t] = verdict.score.astype(np.float64) / verdict.threshold
+    return out
+
+
+def critical_betas(
+    settings: DetectorSettings,
+    statistics: RegretStatistics,
+    regrets: Sequence[Any],
+    values: Sequence[Any],
+    keep_last: Iterable[bool],
+    prompt_success: Any = 1.0,
+) -> NDArray[np.float64]:
+    """For each recorded response, the highest ``beta`` at which the detector's rule would have stopped it.
+
+    Args:
+        settings: Rule and constants, and further as :func:`replay`.
+        statistics: What regrets are normalised with.
+        regrets: Arrays of shape (T_i,), one a response.
+        values: Arrays of shape (T_i,), one a response.
+        keep_last: Per response, whether a stop may fall on its last step.
+        prompt_success: Shape (n,), or one number for all.
 
     Returns:
         Shape (n,): ``max_t score / gate``; ``-inf`` for a response that cannot be stopped.
     """
-    lengths = np.array([len(g) - (not last) for g, last in zip(regrets, keep_last, strict=True)], dtype=np.int64)
-    out = np.full(len(lengths), -np.inf)
-    if len(lengths) == 0:
-        return out
-    replay = FailureDetector(len(lengths), settings, DetectorState(statistics, beta=1.0), seed=0)
-    columns = np.zeros((2, len(lengths), max(lengths.max(), 0)), np.float32)
-    for i, length in enumerate(lengths):
-        columns[:, i, :length] = np.asarray(regrets[i])[:length], np.asarray(values[i])[:length]
-    for t in range(columns.shape[2]):
-        alive = np.flatnonzero(lengths > t)
-        verdict = replay.update(columns[0, alive, t], columns[1, alive, t], alive)
-        # With beta 1 the threshold is the gate.
-        out[alive] = np.maximum(out[alive], verdict.score.astype(np.float64) / verdict.threshold)
-    return out
+    scores = replay(settings, statistics, regrets, values, keep_last, prompt_success)
+    return np.fmax.reduce(scores, axis=1, initial=-np.inf)
 
 
 def calibrate_beta(critical: NDArray[np.float64], target: float, bounds: tuple[float, float]) -> float:

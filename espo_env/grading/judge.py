@@ -1,6 +1,7 @@
 """Grading as far as it goes without a parser and without another process.
 
 - :class:`Grade`: right or not, the answer that was found, and why.
+- :func:`check_grade`, :class:`InvalidGrade`: refuses what a task gives back that is no verdict.
 - :class:`Undecided`: what is left for a parser.
 - :func:`judge`: the grade, or an :class:`Undecided`.
 """
@@ -8,15 +9,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from espo_env.grading.extraction import MAX_ANSWER_CHARS, MAX_DEPTH, extract_answer, nesting_depth
 from espo_env.grading.normalise import key, tidy
 from espo_env.grading.numeric import Number, parse_number
 from espo_env.grading.symbolic import Equivalence, compare
 
-__all__ = ["Grade", "Kind", "Undecided", "judge"]
+__all__ = ["Grade", "InvalidGrade", "Kind", "Undecided", "check_grade", "judge"]
 
 Kind = Literal["numeric", "symbolic"]
 """``"numeric"``: one number literal, exactly equal. ``"symbolic"``: any mathematical answer."""
@@ -27,7 +31,7 @@ class Grade:
     """A verdict.
 
     Attributes:
-        correct: Whether the answer is right.
+        correct: Whether the answer is right; a task of one's own may give part of a reward, a number in [0, 1].
         answer: The answer that was found in the response, None if there was none.
         reason: One word on how the verdict came about. Right: ``"equal"``. Wrong: ``"different"``, ``"no_answer"``,
             ``"too_long"``, ``"too_deep"`` (nested brackets), ``"not_a_number"``, ``"unevaluated"`` (an operation that
@@ -35,9 +39,31 @@ class Grade:
             counted as wrong: ``"timeout"``, ``"memory"``, ``"crash"``, ``"unparsable_reference"``.
     """
 
-    correct: bool
+    correct: bool | float
     answer: str | None
     reason: str
+
+
+class InvalidGrade(ValueError):
+    """A task's grader has given back something that is no verdict."""
+
+
+def check_grade(grade: Any) -> Grade:
+    """The grade, with 1 and 0 of any kind as True and False.
+
+    One reward that is not finite would spread over a whole batch when advantages are whitened.
+
+    Raises:
+        InvalidGrade: If it is no :class:`Grade`, or its ``correct`` is no number in [0, 1].
+    """
+    if not isinstance(grade, Grade):
+        raise InvalidGrade(f"expected a Grade, got {grade!r}")
+    correct = grade.correct
+    if not (isinstance(correct, Real | np.bool_) and 0 <= correct <= 1):  # NaN is not, either
+        raise InvalidGrade(f"expected a grade in [0, 1], got {correct!r}")
+    if isinstance(correct, bool):
+        return grade
+    return replace(grade, correct=bool(correct) if correct in (0, 1) else float(correct))
 
 
 class Undecided(NamedTuple):

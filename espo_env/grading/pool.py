@@ -220,7 +220,10 @@ class GraderPool:
     def _start_process(self) -> subprocess.Popen[bytes]:
         # subprocess and not multiprocessing: that forbids children to daemonic processes, and forks or pickles.
         pipe = subprocess.PIPE
-        return subprocess.Popen(self._command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env={}, bufsize=0)
+        # A process group of its own: Ctrl-C is for this process, which may still have answers to grade.
+        return subprocess.Popen(
+            self._command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env={}, bufsize=0, process_group=0
+        )
 
     def _count(self, reason: str) -> None:
         with self._lock:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,9 +16,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from espo_env.grading import Grade
+from espo_env.grading.background import default_background
 from espo_env.tokenizer import Tokenizer
 
 __all__ = ["Problem", "Split", "Task"]
+
+_QUICK = 0.01
+"""Seconds that a grade is waited for at once: nearly all are there by then, and whoever asked can go on with them."""
 
 Split = Literal["train", "eval"]
 """Problems to learn from and problems to measure on; the two never share one."""
@@ -49,7 +53,12 @@ class Task(ABC):
 
     Args:
         tokenizer: Turns prompts into tokens and responses into text; its end-of-sequence token ends a response.
+
+    Attributes:
+        grade_timeout_s: How long a grade may take in training and evaluation, in seconds; then its response is lost.
     """
+
+    grade_timeout_s: float = 60.0
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
@@ -71,12 +80,13 @@ class Task(ABC):
         """The verdict on a response that ended by itself. Never raises because of what the response says."""
 
     def submit(self, problem: Problem, response: str) -> Future[Grade]:
-        """Starts grading; whoever decodes meanwhile need not wait. Here it is done at once, for graders that are quick.
+        """Starts grading; whoever decodes meanwhile need not wait.
 
-        A task whose grader takes its time overrides this one as well.
+        Here one response after the other is graded in a thread, for graders that are quick. One that hangs loses its
+        own response after ``grade_timeout_s``. A task whose grader takes its time overrides this one as well.
         """
-        verdict: Future[Grade] = Future()
-        verdict.set_result(self.grade(problem, response))
+        verdict = default_background().submit(lambda: self.grade(problem, response), self.grade_timeout_s)
+        wait([verdict], _QUICK)
         return verdict
 
     @property

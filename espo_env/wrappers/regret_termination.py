@@ -18,6 +18,7 @@ from espo_env.early_stopping import (
     DetectorSettings,
     DetectorState,
     FailureDetector,
+    Gate,
     RegretStatistics,
     decide,
 )
@@ -25,7 +26,7 @@ from espo_env.rendering import render
 from espo_env.token_env import TokenGenerationEnv
 from espo_env.token_mdp import RENDER_MODES
 from espo_env.types import StopReason, Trajectory
-from espo_env.wrappers.signals import SignalsFunction, StopDraws, check_signals, read_action
+from espo_env.wrappers.signals import SignalsFunction, StopDraws, check_signals, check_success, read_action
 
 __all__ = ["RegretTermination"]
 
@@ -50,6 +51,7 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         clip: Bound of the normalised regret (not published).
         delta: Added to the variance (not published).
         rule: Name of a stop rule, or ``"module:function"``, see :mod:`espo_env.early_stopping.rules`.
+        gate: ``"before"`` (the paper) or ``"after"``: whose value the score is compared with.
         signals: Gives regret and value of an integer action. Actions with their signals are still taken.
         enabled: False while the critic warms up: ``z`` is tracked, nothing is stopped.
         seed: Seeds the ``random`` rule; so does the seed of :meth:`reset`.
@@ -78,6 +80,7 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         clip: float = DEFAULT_CLIP,
         delta: float = DEFAULT_DELTA,
         rule: str = "regret_value",
+        gate: Gate = "before",
         signals: SignalsFunction | None = None,
         enabled: bool = True,
         seed: int | None = None,
@@ -92,6 +95,7 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
             clip=clip,
             delta=delta,
             rule=rule,
+            gate=gate,
             signals=signals,
             enabled=enabled,
             seed=seed,
@@ -110,7 +114,7 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         self.signals = signals
         self.detector = FailureDetector(
             1,
-            DetectorSettings(rule, smoothing, value_floor, clip, delta),
+            DetectorSettings(rule, smoothing, value_floor, clip, delta, gate),
             DetectorState(statistics or RegretStatistics(), beta, enabled),
         )
         if signals is None:
@@ -136,11 +140,22 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         self.detector.configure(DetectorState(statistics, beta, enabled))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Starts a new episode with ``z`` at 0."""
+        """Starts a new episode with ``z`` at 0.
+
+        Args:
+            seed: Of the environment, and of the ``random`` rule.
+            options: The environment's. ``"prompt_success"``, how often other responses to the prompt were right, goes
+                to the stop rule; 1 where it is missing.
+
+        Raises:
+            ValueError: If that is not in [0, 1].
+        """
+        options = dict(options or {})
+        success = check_success(options.pop("prompt_success", 1.0), ())
         self._running = False
         self._observation, info = self.env.reset(seed=seed, options=options)
         self._draws.reseed([seed], _SLOT)
-        self.detector.reset(_SLOT, self._draws.draw(_SLOT))
+        self.detector.reset(_SLOT, self._draws.draw(_SLOT), success)
         self._running, self._stopped = True, False
         self._marks, self._steps = np.full(1, -1), []
         return self._observation, info

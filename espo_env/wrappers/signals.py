@@ -1,7 +1,7 @@
 """How the regret wrappers read token, regret and value out of an action.
 
 - :func:`read_action`: an action in any of its forms as :class:`~espo_env.types.PolicySignals`.
-- :func:`check_signals`: refuses regrets and values that cannot be.
+- :func:`check_signals`, :func:`check_success`: refuse regrets, values and success rates that cannot be.
 - :class:`StopDraws`: the ``random`` rule's draws, one generator a slot.
 - :data:`SignalsFunction`: computes the signals of an integer action.
 """
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from espo_env.types import PolicySignals
 
-__all__ = ["SignalsFunction", "StopDraws", "check_signals", "read_action"]
+__all__ = ["SignalsFunction", "StopDraws", "check_signals", "check_success", "read_action"]
 
 SignalsFunction = Callable[[Any, Any], PolicySignals | tuple[Any, Any]]
 """Maps the observation before the action, and the action, to :class:`PolicySignals` or to ``(regret, value)``."""
@@ -79,6 +79,18 @@ def check_signals(regrets: NDArray[np.float32], values: NDArray[np.float32]) -> 
     bad = ~np.isfinite(values)
     if bad.any():
         raise ValueError(f"expected finite values, got {values[bad].tolist()} in rows {_rows(bad)}")
+
+
+def check_success(given: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Success rates of prompts as a float32 array.
+
+    Raises:
+        ValueError: If the shape is another one, or one is not in [0, 1].
+    """
+    rates = np.asarray(given, np.float32)
+    if rates.shape != shape or not ((rates >= 0) & (rates <= 1)).all():
+        raise ValueError(f"expected prompt_success of shape {shape} in [0, 1], got {given!r}")
+    return rates
 
 
 def _rows(bad: NDArray[np.bool_]) -> list[int]:

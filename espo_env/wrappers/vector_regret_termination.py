@@ -20,13 +20,14 @@ from espo_env.early_stopping import (
     DetectorSettings,
     DetectorState,
     FailureDetector,
+    Gate,
     RegretStatistics,
     decide,
 )
 from espo_env.rendering import render
 from espo_env.token_vector_env import Completed, TokenGenerationVectorEnv
 from espo_env.types import StopReason, Trajectory
-from espo_env.wrappers.signals import SignalsFunction, StopDraws, check_signals, read_action
+from espo_env.wrappers.signals import SignalsFunction, StopDraws, check_signals, check_success, read_action
 
 __all__ = ["VectorRegretTermination"]
 
@@ -50,6 +51,7 @@ class VectorRegretTermination(VectorWrapper):
         clip: Bound of the normalised regret (not published).
         delta: Added to the variance (not published).
         rule: Name of a stop rule, or ``"module:function"``, see :mod:`espo_env.early_stopping.rules`.
+        gate: ``"before"`` (the paper) or ``"after"``: whose value the score is compared with.
         signals: Gives regrets and values, each of shape (N,), of integer actions.
         enabled: False while the critic warms up: ``z`` is tracked, nothing is stopped.
         seed: Seeds the ``random`` rule; so does the seed of :meth:`reset`.
@@ -71,6 +73,7 @@ class VectorRegretTermination(VectorWrapper):
         clip: float = DEFAULT_CLIP,
         delta: float = DEFAULT_DELTA,
         rule: str = "regret_value",
+        gate: Gate = "before",
         signals: SignalsFunction | None = None,
         enabled: bool = True,
         seed: int | None = None,
@@ -84,7 +87,7 @@ class VectorRegretTermination(VectorWrapper):
         self.signals = signals
         self.detector = FailureDetector(
             env.num_envs,
-            DetectorSettings(rule, smoothing, value_floor, clip, delta),
+            DetectorSettings(rule, smoothing, value_floor, clip, delta, gate),
             DetectorState(statistics or RegretStatistics(), beta, enabled),
         )
         if signals is None:
@@ -113,12 +116,24 @@ class VectorRegretTermination(VectorWrapper):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Starts new episodes with ``z`` at 0, in all slots or in those of ``options["reset_mask"]``."""
+        """Starts new episodes with ``z`` at 0, in all slots or in those of ``options["reset_mask"]``.
+
+        Args:
+            seed: Of the environments, and of the ``random`` rule.
+            options: The environment's. ``"prompt_success"``, shape (N,), goes to the stop rule: how often other
+                responses to each slot's prompt were right; 1 where it is missing, and in slots that are reset by
+                themselves.
+
+        Raises:
+            ValueError: If that is not in [0, 1].
+        """
+        options = dict(options or {})
+        success = check_success(options.pop("prompt_success", np.ones(self.num_envs)), (self.num_envs,))
         self._observations, infos = self.env.reset(seed=seed, options=options)
         slots = np.flatnonzero(infos["_problem"])
         if seed is not None:
             self._draws.reseed(self.env.np_random_seed, slots)
-        self._clear(slots)
+        self._clear(slots, success[slots])
         return self._observations, infos
 
     def step(  # type: ignore[override]
@@ -202,8 +217,8 @@ class VectorRegretTermination(VectorWrapper):
             render(mode, self.trajectory(slot), tokenizer, running=bool(running[slot])) for slot in range(self.num_envs)
         )
 
-    def _clear(self, slots: NDArray[np.integer]) -> None:
-        self.detector.reset(slots, self._draws.draw(slots))
+    def _clear(self, slots: NDArray[np.integer], prompt_success: Any = 1.0) -> None:
+        self.detector.reset(slots, self._draws.draw(slots), prompt_success)
         self._steps[slots] = 0
         self._marks[slots] = -1
 

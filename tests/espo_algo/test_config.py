@@ -16,6 +16,7 @@ from espo_algo.checks import UNREAD
 from espo_algo.rollout.engines import get_engine
 from espo_algo.rollout.env_runner import ESPOEnvRunner
 from espo_algo.rollout.environment import make_vector_env
+from espo_env.early_stopping import FalsePositiveController, ToleranceController
 
 OWN_KEYS = set(vars(ESPOConfig())) - set(vars(PPOConfig()))
 SECTIONS = ("language_model", "generation", "early_stopping", "training", "fault_tolerance")
@@ -25,8 +26,9 @@ SECTIONS = ("language_model", "generation", "early_stopping", "training", "fault
 
 
 def own_arguments(section: str) -> list[str]:
+    """Those that set a key of their own; a preset sets several."""
     parameters = inspect.signature(getattr(ESPOConfig, section)).parameters.values()
-    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "preset"]
 
 
 def changed_keys(before: ESPOConfig, after: ESPOConfig) -> set[str]:
@@ -94,6 +96,39 @@ def test_defaults_are_the_papers_where_it_publishes_them() -> None:
     assert config.sample_timeout_s == 3600.0  # not RLlib's minute
 
 
+def test_the_papers_preset_gives_what_is_published_and_arguments_beside_it_win() -> None:
+    paper = {
+        "rule": "regret_value",
+        "gate": "before",
+        "fail_reward": -1.0,
+        "controller": "stop_rate",
+        "beta": 7.0,
+        "target_stop_rate": 0.25,
+        "tolerance_rate": 0.1,
+        "tolerance_update": "additive",
+        "smoothing": 0.9,
+        "value_floor": 0.2,
+        "statistics_momentum": 0.99,
+        "warmup_loss_threshold": 0.5,
+        "warmup_patience": 3,
+        "warmup_change_threshold": 0.1,
+        "warmup_max_fraction": 0.1,
+        "warmup_min_explained_variance": None,
+        "shadow_fraction": 0.0,
+        "pilots": 0,
+    }
+    changed = ESPOConfig()
+    for name in paper:
+        setattr(changed, name, "something else")
+    changed.early_stopping(preset="paper")
+    assert {name: getattr(changed, name) for name in paper} == paper
+    config = ESPOConfig().early_stopping(preset="paper", beta="auto", rule="regret_only", planned_iterations=9)
+    assert (config.beta, config.rule, config.planned_iterations) == ("auto", "regret_only", 9)
+    assert config.target_stop_rate == 0.25
+    with pytest.raises(ValueError, match=r"a preset out of \['paper'\], got 'ppo'"):
+        ESPOConfig().early_stopping(preset="ppo")
+
+
 # --- every key is read ----------------------------------------------------------------------------------------------
 
 
@@ -145,6 +180,13 @@ def test_vllm_is_given_its_options(config: ESPOConfig, monkeypatch: pytest.Monke
     assert (settings.num_slots, settings.detector.rule) == (4, "regret_value")
 
 
+CONTROLLERS = {ToleranceController: "stop_rate", FalsePositiveController: "false_positive_rate"}
+
+
+def budgeted(config: ESPOConfig) -> FalsePositiveController:
+    return config.copy().early_stopping(controller="false_positive_rate").early_stopping_state.tolerance
+
+
 CHANGES: dict[str, tuple[Any, Callable[[ESPOConfig], Any]]] = {
     "model": ("other", lambda c: c._model_config_auto_includes["model"]),
     "critic": ("separate", lambda c: c._model_config_auto_includes["critic"]),
@@ -162,6 +204,12 @@ CHANGES: dict[str, tuple[Any, Callable[[ESPOConfig], Any]]] = {
     "target_stop_rate": (0.1, lambda c: c.early_stopping_state.tolerance.target),
     "tolerance_rate": (0.3, lambda c: c.early_stopping_state.tolerance.rate),
     "tolerance_update": ("multiplicative", lambda c: c.early_stopping_state.tolerance.update),
+    "gate": ("after", lambda c: c.detector_settings.gate),
+    "controller": ("false_positive_rate", lambda c: CONTROLLERS[type(c.early_stopping_state.tolerance)]),
+    "budget": (0.1, lambda c: budgeted(c).budget),
+    "confidence": (0.8, lambda c: budgeted(c).confidence),
+    "audit_window": (300, lambda c: budgeted(c).window),
+    "pilots": (1, lambda c: c.pilots),
     "smoothing": (0.5, lambda c: c.detector_settings.smoothing),
     "value_floor": (0.1, lambda c: c.detector_settings.value_floor),
     "regret_clip": (3.0, lambda c: c.detector_settings.clip),
@@ -263,6 +311,13 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("early_stopping", {"beta_bounds": (3.0, 2.0)}, r"low <= high, got \(3.0, 2.0\)"),
     ("early_stopping", {"tolerance_rate": -1.0}, r"rate >= 0, got -1.0"),
     ("early_stopping", {"tolerance_update": "geometric"}, r"'additive' or 'multiplicative', got 'geometric'"),
+    ("early_stopping", {"gate": "beside"}, r"gate 'before' or 'after', got 'beside'"),
+    ("early_stopping", {"controller": "luck"}, r"\['stop_rate', 'false_positive_rate'\], got 'luck'"),
+    ("early_stopping", {"controller": "false_positive_rate"}, r"shadow_fraction\) > 0 with controller=.*, got 0"),
+    ("early_stopping", {"pilots": 1}, r"pilots\) in \[0, rollouts_per_prompt=1\), got 1"),
+    ("early_stopping", {"budget": 1.5}, r"budget in \(0, 1\), got 1.5"),
+    ("early_stopping", {"confidence": 0.0}, r"confidence in \(0, 1\), got 0.0"),
+    ("early_stopping", {"audit_window": 0}, r"audit window >= 1, got 0"),
     ("early_stopping", {"smoothing": 1.0}, r"smoothing in \[0, 1\), got 1.0"),
     ("early_stopping", {"value_floor": 0.0}, r"value_floor > 0, got 0.0"),
     ("early_stopping", {"regret_clip": -1.0}, r"clip > 0, got -1.0"),

@@ -79,8 +79,18 @@ def test_timers_show_this_iteration(trained):
     assert len(set(times)) == len(times)
 
 
-def test_three_iterations_saved_and_restored_go_on_like_six(coin_config, tmp_path):
-    config = coin_config().early_stopping(beta="auto", shadow_fraction=0.2)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"beta": "auto", "rule": "regret_prompt"},
+        {"controller": "false_positive_rate", "budget": 0.6},
+        {"beta": 0.05, "rule": "regret_siblings", "pilots": 1},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_three_iterations_saved_and_restored_go_on_like_six(coin_config, tmp_path, options):
+    config = coin_config().early_stopping(shadow_fraction=0.2, **options)
+    config.generation(rollouts_per_prompt=2 if "pilots" in options else 1)
     whole = build(config.copy())
     expected = [whole.train() for _ in range(6)]
     first = build(config.copy())
@@ -146,7 +156,36 @@ def test_what_the_task_breaks_is_counted_and_survived(coin_config):
 
 def test_rounds_that_bring_nothing_raise(coin_config):
     algo = build(coin_config(env_config={"task": "coin_task:CoinTask", "broken_prompts": range(1000)}))
-    with pytest.raises(RuntimeError, match=r"got none in 3 rounds of 32; lost to \['KeyError'\]"):
+    with pytest.raises(
+        RuntimeError, match=r"got none in 3 rounds of 32; lost: 96 to KeyError; the last one: 'problem \d+ is"
+    ):
+        algo.train()
+    algo.stop()
+
+
+def test_weights_that_are_not_finite_are_named_with_the_runner_and_end_the_run(coin_config, caplog):
+    """Runners died of them one by one, for minutes, and the message said ``lost to []``."""
+    algo = build(coin_config())
+    algo.train()
+    with torch.no_grad():
+        algo.learner_group._learner.language_module.model.value_head.bias.fill_(torch.nan)
+    algo.send_weights(algo.env_runner_group)
+    message = r"96 to FloatingPointError in runner 0 with weights 1 \(expected finite values, got nan\)"
+    with caplog.at_level("ERROR", logger="espo_algo.espo"), pytest.raises(RuntimeError, match=message):
+        algo.train()
+    assert "32 responses lost to FloatingPointError in runner 0" in caplog.messages[0]
+    algo.stop()
+
+
+def test_steps_that_are_left_out_are_warned_of_and_many_in_a_row_are_an_error(coin_config, caplog):
+    config = coin_config().training(advantage_estimator="own_parts:not_finite", normalize_advantages=False)
+    algo = build(config.fault_tolerance(max_skipped_steps=3))
+    with caplog.at_level("WARNING", logger="espo_algo.espo"):
+        result = algo.train()
+    assert result["learners"]["default_policy"]["skipped_steps"] == 2
+    assert "2 optimiser steps of this iteration were left out, 2 in a row: norms of the gradients" in caplog.text
+    assert "default_policy_policy nan" in caplog.text
+    with pytest.raises(RuntimeError, match=r"max_skipped_steps=3\) optimiser steps in a row .* got 4: norms"):
         algo.train()
     algo.stop()
 

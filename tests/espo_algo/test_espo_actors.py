@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import time
 
@@ -39,7 +40,6 @@ def reference(coin_config):
 def two_runners(coin_config):
     """An algorithm with two remote runners, trained for three iterations."""
     config = coin_config().early_stopping(**EARLY).env_runners(num_env_runners=2)
-    config.fault_tolerance(delay_between_env_runner_restarts_s=0.0)
     algo = config.build_algo()
     results = [algo.train() for _ in range(3)]
     yield algo, results
@@ -63,12 +63,36 @@ def test_every_runner_has_the_learners_weights_and_regret_state(two_runners):
         assert_same(received, weights(algo))
 
 
-def test_a_sync_that_does_not_arrive_is_an_error(two_runners):
+def test_a_runner_that_hangs_in_a_weight_sync_is_restarted(two_runners):
+    """It was an error that ended the run."""
     algo, _ = two_runners
-    algo.env_runner_group._worker_manager._actors[1].apply.remote(lambda runner: time.sleep(3))
-    with pytest.raises(RuntimeError, match=r"expected an answer of runners \[1, 2\] within 0.5 s.* \[1\]"):
-        broadcast_weights(algo.learner_group, algo.env_runner_group, timeout=0.5)
-    broadcast_weights(algo.learner_group, algo.env_runner_group, timeout=60)
+    algo.env_runner_group._worker_manager._actors[1].apply.remote(lambda runner: time.sleep(60))
+    broadcast_weights(algo.learner_group, algo.env_runner_group, timeout=3)
+    assert algo.env_runner_group.healthy_worker_ids() == [2]
+    deadline = time.monotonic() + 120
+    while algo.env_runner_group.num_healthy_remote_workers() < 2:
+        assert time.monotonic() < deadline, "the runner that hung was not restarted"
+        algo.train()
+    algo.train()
+    for state in runner_weights(algo):
+        assert_same(state, weights(algo))
+
+
+def test_what_a_runner_raises_is_named_in_the_algorithm_and_it_is_restarted(two_runners, caplog):
+    """It ended the runner's process after a minute, and only that one's log said why."""
+    algo, _ = two_runners
+
+    def breaks(runner):
+        runner.engine.set_detector_state = None
+
+    ray.get(algo.env_runner_group._worker_manager._actors[2].apply.remote(breaks))
+    with caplog.at_level("WARNING", logger="espo_algo"):
+        algo.train()
+    assert re.search(r"runner 2 is restarted: with weights \d+ it raised TypeError: 'NoneType' object", caplog.text)
+    deadline = time.monotonic() + 120
+    while algo.env_runner_group.num_healthy_remote_workers() < 2:
+        assert time.monotonic() < deadline, "the runner that raised was not restarted"
+        algo.train()
 
 
 def test_a_killed_runner_does_not_end_training(two_runners):
@@ -136,11 +160,11 @@ def test_a_state_that_is_set_reaches_a_runner_that_is_busy(two_runners):
         assert_same(received, expected)
 
 
-def test_a_runner_that_hangs_is_restarted_and_a_learner_that_hangs_is_an_error(coin_config):
+def test_a_runner_that_hangs_is_restarted_and_a_learner_that_hangs_is_an_error(coin_config, tmp_path):
     """Both were waited for without a limit."""
-    config = coin_config().early_stopping(**EARLY).env_runners(num_env_runners=2, sample_timeout_s=3.0)
+    config = coin_config().early_stopping(**EARLY).env_runners(num_env_runners=2, sample_timeout_s=5.0)
     config.learners(num_learners=1)
-    config.fault_tolerance(delay_between_env_runner_restarts_s=0.0, update_timeout_s=3.0)
+    config.fault_tolerance(update_timeout_s=5.0, wait_floor_s=5.0)
     algo = config.build_algo()
     algo.train()
     pids = dict(
@@ -158,7 +182,9 @@ def test_a_runner_that_hangs_is_restarted_and_a_learner_that_hangs_is_an_error(c
     (pid,) = (result.get() for result in algo.learner_group.foreach_learner(lambda learner: os.getpid()))
     os.kill(pid, signal.SIGSTOP)
     try:
-        with pytest.raises(RuntimeError, match=r"expected an answer of 1 learners within 3.0 s, got none from \[0\]"):
+        with pytest.raises(
+            RuntimeError, match=r"expected an answer of 1 learners within [\d.]+ s, got none from \[0\]"
+        ):
             algo.train()
     finally:
         os.kill(pid, signal.SIGCONT)
@@ -170,8 +196,10 @@ def test_a_runner_that_hangs_is_restarted_and_a_learner_that_hangs_is_an_error(c
         ask_learners(algo.learner_group, broken, timeout=60)
     # A learner that has raised, or died, is not asked any more: every further call names it.
     for _ in range(2):
-        with pytest.raises(RuntimeError, match=r"got none from \[0\] \(dead, or still busy\)"):
+        with pytest.raises(RuntimeError, match=r"got none at \[0\] \(dead\); .* restore its newest checkpoint"):
             algo.train()
+    with pytest.raises(RuntimeError, match=r"got none at \[0\] \(dead\)"):
+        algo.save_to_path(str(tmp_path))
     algo.stop()
 
 

@@ -5,7 +5,7 @@ from coin_fixtures import coin_config, coin_model  # noqa: F401 (fixtures)
 from coin_task import CoinTask
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
 
-from espo_algo.export import export
+from espo_algo.export import export, load_export
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -25,6 +25,15 @@ def test_exported_folders_give_the_learners_logits_and_values(coin_config, tmp_p
         np.testing.assert_allclose(policy[..., : model.vocab_size], model.project(hidden), atol=1e-5)
         np.testing.assert_allclose(values, model.value(critic_hidden), atol=1e-5)
         assert values.abs().max() > 0
+        loaded, state = load_export(folder, algo.config.early_stopping_state)
+        assert loaded.vocab_size == model.vocab_size
+        hidden, critic_hidden = loaded.hidden_states(tokens)
+        np.testing.assert_allclose(loaded.project(hidden), policy[..., : model.vocab_size], atol=1e-5)
+        np.testing.assert_allclose(loaded.value(critic_hidden), values, atol=1e-5)
+    assert state == algo.policy().early_stopping
+    assert state.num_updates == 2
+    kinds = {file.suffix for file in folder.rglob("*") if file.is_file()}
+    assert kinds <= {".json", ".safetensors", ".jinja"}  # nothing that would be unpickled
     for name in ("policy", "critic"):
         tokenizer = AutoTokenizer.from_pretrained(folder / name)
         assert tokenizer("abc")["input_ids"] == CoinTask().tokenizer.encode("abc")

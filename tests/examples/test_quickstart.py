@@ -12,6 +12,7 @@ import pytest
 
 from espo_algo.experiments.config import build_config
 from espo_algo.experiments.starts import make_start
+from espo_algo.lock import lock
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "quickstart.py"
 
@@ -71,13 +72,17 @@ def test_start_is_made_once_for_a_setting(tmp_path):
     assert weights.stat().st_mtime_ns == made
     make_start("walk", tmp_path, sft_steps=3)
     assert weights.stat().st_mtime_ns > made
+    with lock(tmp_path / "start-walk.lock"):
+        assert make_start("walk", tmp_path, sft_steps=3) == folder  # is there
+        with pytest.raises(BlockingIOError, match=f"held by process {os.getpid()} on "):
+            make_start("walk", tmp_path, sft_steps=4)
     assert [p["step"] for p in json.loads((folder / "sft.json").read_text("utf-8"))["points"]] == [3]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--task", "walks"], "expected a task out of ['arithmetic', 'cycle', 'walk'] or 'reasoning_gym:<generator>'"),
+        (["--task", "walks"], "expected a task out of ['arithmetic', 'cycle', 'long_chains', 'walk']"),
         (["--task", "reasoning_gym:countdown"], "can be scored safely"),
         (["--rule", "sometimes"], "invalid choice: 'sometimes'"),
         (["--iterations", "0"], "expected --iterations of at least 1, got 0"),
@@ -91,6 +96,12 @@ def test_bad_flags_are_explained(arguments, message, capsys):
         quickstart.parse_arguments(arguments)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_second_one_in_the_same_folder_is_refused(tmp_path):
+    quickstart = _load()
+    with lock(tmp_path / "lock"), pytest.raises(SystemExit, match=f"error: .* held by process {os.getpid()} on "):
+        quickstart.main(["--output", str(tmp_path)])
 
 
 def test_build_config_is_a_config_to_start_from(tmp_path):

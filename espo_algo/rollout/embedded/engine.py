@@ -7,7 +7,8 @@ One step::
     admit -> forward -> sample -> judge -> finish
 
 Live responses always fill the first ``n`` slots. A slot that becomes free takes the next waiting prompt before the
-next step; when none waits, the last live response moves into it, so that the batch shrinks with the work.
+next step; when none waits, the last live response moves into it, so that the batch shrinks with the work. A prompt that
+is in a slot already is not computed again: its keys and values are copied.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.rollout.embedded.kv_cache import SlotCache
 from espo_algo.rollout.embedded.slots import ResponseSlots
 from espo_algo.rollout.engine import EngineSettings, GenerationRequest, SamplingSettings
-from espo_algo.rollout.sampling import draw, trace
+from espo_algo.rollout.sampling import draw, end_broken, trace
 from espo_env.early_stopping import DetectorState, FailureDetector
 from espo_env.types import StopReason
 
@@ -131,6 +132,8 @@ class TorchEngine:
             return []
         logits, values = self._forward()
         drawn = draw(logits, self._slots.uniforms, self._sampling)
+        if self._eos_token_id >= 0:
+            end_broken(drawn, values, self._eos_token_id)
         verdict = self._detector.update(drawn.regrets, values, slice(0, self._num_live))
         self._slots.write(drawn.tokens, trace(drawn, values, verdict))
         return self._finish((drawn.tokens == self._eos_token_id) * _END_TOKEN + verdict.stop * _FIRED)
@@ -168,16 +171,35 @@ class TorchEngine:
             hole, last = self._holes.pop(), len(requests) - 1
             if hole != last:
                 for cache in self._caches:
-                    cache.move(last, hole, int(self._slots.length[last]))
+                    cache.copy(last, hole, int(self._slots.length[last]))
                 self._detector.move(last, hole)
                 self._slots.move(last, hole)
             requests.pop()
         self._num_live = len(requests)
         if fresh:
-            self._detector.reset(np.array(fresh), self._slots.start(fresh))
+            success = np.array([requests[slot].prompt_success for slot in fresh], np.float32)
+            self._detector.reset(np.array(fresh), self._slots.start(fresh), success)
             # All of a prompt but its last token: that one is decoded, together with everyone else's.
-            for group in _prefill_groups(self._slots.prompt_length[fresh] - 1):
-                self._prefill([fresh[row] for row in group])
+            new, known = self._split_by_prompt(fresh)
+            for group in _prefill_groups(self._slots.prompt_length[new] - 1):
+                self._prefill([new[row] for row in group])
+            if known and (length := int(self._slots.prompt_length[list(known)].max()) - 1):
+                targets, sources = torch.tensor(list(known.items()), device=self._columns.device).T
+                for cache in self._caches:
+                    cache.copy(sources, targets, length)
+
+    def _split_by_prompt(self, fresh: list[int]) -> tuple[list[int], dict[int, int]]:
+        """The slots whose prompt has to be computed; for each other fresh one a slot with the same prompt."""
+        requests = self._slots.requests
+        holders = {requests[slot].prompt_tokens.tobytes(): slot for slot in {*range(len(requests))}.difference(fresh)}
+        new, known = [], {}
+        for slot in fresh:
+            holder = holders.setdefault(requests[slot].prompt_tokens.tobytes(), slot)
+            if holder == slot:
+                new.append(slot)
+            else:
+                known[slot] = holder
+        return new, known
 
     def _prefill(self, slots: list[int]) -> None:
         """Runs prompts, right-padded, through the model: only the cache is of interest."""

@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache, PretrainedConfig
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers import Cache, PretrainedConfig
+from transformers.cache_utils import DynamicLayer
+
+from espo_algo.learning.model import check_keys_and_values
 
 __all__ = ["SlotCache"]
 
@@ -36,18 +38,7 @@ class SlotCache(Cache):
     """
 
     def __init__(self, config: PretrainedConfig, num_slots: int, max_length: int) -> None:
-        for index, layer in enumerate(DynamicCache(config=config).layers):
-            if type(layer) is DynamicSlidingWindowLayer and layer.sliding_window < max_length:
-                raise ValueError(
-                    f"expected max_length <= sliding_window, got max_length {max_length} and a sliding window of "
-                    f"{layer.sliding_window} in layer {index} of {config.model_type}"
-                )
-            if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
-                raise ValueError(
-                    f"expected attention layers that cache keys and values, got a {type(layer).__name__} "
-                    f"in layer {index} of {config.model_type} (recurrent, linear and shared-cache layers "
-                    f"are not supported)"
-                )
+        check_keys_and_values(config, max_length)
         self._target = _Target()
         layers = [_SlotLayer(self._target, num_slots, max_length) for _ in range(config.num_hidden_layers)]
         super().__init__(layers=layers)
@@ -71,8 +62,8 @@ class SlotCache(Cache):
         """
         self._target.slots, self._target.columns, self._target.width = None, columns, width
 
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copies the first ``length`` columns of one slot to another."""
+    def copy(self, source: int | Tensor, target: int | Tensor, length: int) -> None:
+        """Copies the first ``length`` columns of one slot to another, or of several to as many others."""
         for layer in self.layers:
             layer.keys[target, :, :length] = layer.keys[source, :, :length]
             layer.values[target, :, :length] = layer.values[source, :, :length]

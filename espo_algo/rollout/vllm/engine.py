@@ -174,7 +174,11 @@ class VLLMEngine:
                 stop_token_ids=[self._eos_token_id],
                 detokenize=False,
                 output_kind=RequestOutputKind.FINAL_ONLY,
-                extra_args={"seed": request.seed, "mark_only": request.mark_only},
+                extra_args={
+                    "seed": request.seed,
+                    "mark_only": request.mark_only,
+                    "prompt_success": request.prompt_success,
+                },
             )
             name = str(self._submitted)
             self._submitted += 1

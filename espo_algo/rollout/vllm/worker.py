@@ -29,7 +29,7 @@ from vllm.v1.sample.sampler import Sampler
 
 from espo_algo.rollout.engine import EngineSettings, SamplingSettings
 from espo_algo.rollout.noise import request_noise
-from espo_algo.rollout.sampling import draw, trace
+from espo_algo.rollout.sampling import draw, end_broken, trace
 from espo_algo.rollout.vllm.support import SUPPORTED_ARCHITECTURES
 from espo_env.early_stopping import DetectorSettings, DetectorState, FailureDetector, decide
 from espo_env.types import TRACE_COLUMNS
@@ -206,6 +206,7 @@ class EarlyStoppingSampler:
         """Draws, judges and writes down a token for each row; int32, shape (rows, 1), as :meth:`_sample`."""
         steps = self._steps[slots]
         drawn = draw(logits[:, : self._vocab_size].float(), self._uniforms[slots, steps], self.sampling)
+        end_broken(drawn, values, self._eos_token_id)
         verdict = self.detector.update(drawn.regrets, values, slots)
         natural = (drawn.tokens == self._eos_token_id) | (steps + 1 >= self._horizons[slots])
         stopped, self._marks[slots] = decide(verdict.stop, natural, steps, self._marks[slots], self._marks_only[slots])
@@ -261,7 +262,8 @@ class EarlyStoppingSampler:
         self._horizons[index] = self._on_device(horizons)
         self._marks_only[index] = self._on_device(np.array([int(p.extra_args["mark_only"]) for p in params]))
         self._uniforms[index, : uniforms.shape[1]] = self._on_device(uniforms)
-        self.detector.reset(index, self._on_device(draws))
+        success = np.array([p.extra_args["prompt_success"] for p in params], np.float32)
+        self.detector.reset(index, self._on_device(draws), self._on_device(success))
 
     def _on_device(self, array: NDArray) -> Tensor:
         tensor = torch.from_numpy(array)

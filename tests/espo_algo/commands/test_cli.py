@@ -1,6 +1,8 @@
 """The command line, on real files: a run is trained, resumed, evaluated, played and reported."""
 
 import json
+import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from espo_algo.commands.cli import app
-from espo_algo.commands.run_folder import LOG
+from espo_algo.commands.run_log import LOG
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -73,12 +75,13 @@ def test_train_goes_on_from_the_newest_checkpoint(run, tmp_path, coin_model):
         assert left.equal(right)
 
 
-def test_evaluate_scores_a_checkpoint_with_and_without_stops(run, tmp_path):
+@pytest.mark.parametrize("place", [("model",), (".", "--checkpoint")], ids=["model", "checkpoint"])
+def test_evaluate_scores_a_run_with_and_without_stops(run, tmp_path, place):
     folder, config = run
-    checkpoint = sorted(folder.rglob("iteration-*"))[-1]
     arguments = [
         "evaluate",
-        checkpoint,
+        folder / place[0],
+        *place[1:],
         "--config",
         config,
         "--problems",
@@ -91,7 +94,32 @@ def test_evaluate_scores_a_checkpoint_with_and_without_stops(run, tmp_path):
     first = espo(*arguments, "--early-stopping")
     results = json.loads((tmp_path / "e" / "results.json").read_text())
     assert json.dumps(results).count("pass@") > 0
+    assert 0 < results["data_sets"]["eval"]["with_stops"]["tokens"] <= results["data_sets"]["eval"]["tokens"]
     assert espo(*arguments, "--early-stopping").splitlines()[-2:] == first.splitlines()[-2:]  # nothing left to do
+
+
+def test_a_folder_that_was_not_called_a_checkpoint_is_not_unpickled(run, tmp_path, coin_model):
+    folder, config = run
+    ran = tmp_path / "ran"
+
+    class Trap:
+        def __reduce__(self):
+            return Path.touch, (ran,)
+
+    for name, made_of in (("safe", [coin_model]), ("checkpoint", [])):
+        for source in [*made_of, sorted(folder.rglob("iteration-*"))[-1]]:
+            shutil.copytree(source, tmp_path / name, dirs_exist_ok=True)
+        for file in (tmp_path / name).rglob("*.pkl"):
+            file.write_bytes(pickle.dumps(Trap()))
+    arguments = ["--config", config, "--problems", 2, "--output", tmp_path / "e"]
+    assert "results" in espo("evaluate", tmp_path / "safe", *arguments)
+    refused = espo("evaluate", tmp_path / "checkpoint", *arguments, code=1)
+    assert "loading it runs whatever code is in it; add --checkpoint if you trust it" in refused
+    broken = espo("evaluate", tmp_path / "checkpoint", *arguments, "--checkpoint", code=1)
+    assert "with SHA-256" in broken  # what has changed since it was written is not unpickled either
+    assert not ran.exists()
+    pickle.loads((tmp_path / "safe" / "algorithm_state.pkl").read_bytes())
+    assert ran.exists()
 
 
 def test_report_draws_what_the_run_logged(run, tmp_path):
@@ -102,8 +130,7 @@ def test_report_draws_what_the_run_logged(run, tmp_path):
 
 def test_play_shows_the_wrapper_at_work(run):
     folder, config = run
-    checkpoint = sorted(folder.rglob("iteration-*"))[-1]
-    shown = espo("play", "--config", config, "--model", checkpoint, "--problem", 0, input="abc\n")
+    shown = espo("play", "--config", config, "--model", folder / "model", "--problem", 0, input="abc\n")
     assert "regret" in shown
     assert "threshold" in shown
 
@@ -124,6 +151,14 @@ def test_grade_counts_verdicts_by_reason(tmp_path):
     output = espo("grade", file, "--output", tmp_path / "graded.jsonl")
     assert "right: 2 of 4 (50.0%)" in output
     assert [row["grade"]["reason"] for row in rows(tmp_path / "graded.jsonl")][1:3] == ["different", "no_answer"]
+
+
+def test_odd_text_is_graded_and_kept(tmp_path):
+    file = tmp_path / "responses.jsonl"
+    file.write_text(json.dumps({"response": "\ud83d so #### 4", "reference": "4"}) + "\n")
+    assert "right: 1 of 1" in espo("grade", file, "--output", tmp_path / "new" / "graded.jsonl", "--kind", "numeric")
+    (row,) = rows(tmp_path / "new" / "graded.jsonl")
+    assert row["response"] == "\ud83d so #### 4"
 
 
 @pytest.mark.parametrize(

@@ -493,3 +493,15 @@ def test_an_older_state_is_taken_back_whole(config: ESPOConfig) -> None:
     update(learner, batches[1])
     learner.set_state(older)
     assert_equal(parameters(learner), expected)
+
+
+def test_a_restored_learner_goes_on_with_its_own_rates(config):
+    learner = build_learner(config.training(lr=1e-3, critic_lr=[[0, 2e-3], [100, 1e-3]], weight_decay=0.1))
+    update(learner, random_episodes(LENGTHS), timestep=50)
+    state = copy.deepcopy(learner.get_state())
+    changed = config.copy(copy_frozen=False).training(lr=5e-3, weight_decay=0.3)
+    other = build_learner(changed)
+    other.set_state(state)
+    policy, critic = (optimizer.param_groups[0] for _, optimizer in other.get_optimizers_for_module(DEFAULT_MODULE_ID))
+    assert (policy["lr"], policy["weight_decay"]) == (5e-3, 0.3)
+    assert critic["lr"] == pytest.approx(1.5e-3)  # half-way down the schedule

@@ -17,6 +17,7 @@ from espo_algo import ESPOConfig, TokenEpisode
 from espo_algo.learning import rl_module as rl_module_file
 from espo_algo.learning.batching import SequenceBatch
 from espo_algo.learning.rl_module import LanguageModelRLModule
+from espo_env.early_stopping import AuditedResponse
 
 LENGTHS = [5, 1, 12, 7, 3]
 CRITICS = pytest.mark.parametrize("critic", ["shared", "separate"])
@@ -186,6 +187,28 @@ def test_the_regret_state_is_in_the_buffers(config: ESPOConfig) -> None:
         "regret_warmup_last_loss",
         "regret_num_updates",
     }
+
+
+def test_what_was_audited_is_in_a_buffer_of_its_own(config: ESPOConfig) -> None:
+    config.early_stopping(controller="false_positive_rate", shadow_fraction=0.1, audit_window=5)
+    module, other = build_module(config), build_module(config, inference_only=True)
+    start = module.early_stopping
+    assert start.tolerance == config.early_stopping_state.tolerance
+    assert start.tolerance.audited == ()
+    never = AuditedResponse(-math.inf, -math.inf, True)
+    tolerance = start.tolerance.updated(
+        [AuditedResponse(2.5, 1 / 3, True), AuditedResponse(0.1, -math.inf, False), never]
+    )
+    module.early_stopping = replace(start, tolerance=tolerance)
+    assert module.early_stopping.tolerance == tolerance
+    other.set_state({name: np.array(array) for name, array in module.get_state(inference_only=True).items()})
+    assert other.early_stopping.tolerance == tolerance
+    # The window moves on; fewer than before leave nothing behind.
+    full = tolerance.updated([never] * 4)
+    assert len(full.audited) == 5
+    for tolerance in (full, start.tolerance):
+        module.early_stopping = replace(start, tolerance=tolerance)
+        assert module.early_stopping.tolerance == tolerance
 
 
 @CRITICS

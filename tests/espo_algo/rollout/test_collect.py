@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import math
+import time
 from concurrent.futures import Future
 
 import numpy as np
@@ -14,9 +16,11 @@ from espo_algo import LanguageModelWithCritic, TokenEpisode
 from espo_algo.rollout.collect import collect, stream
 from espo_algo.rollout.embedded.engine import TorchEngine
 from espo_algo.rollout.engine import EngineSettings
-from espo_algo.rollout.plans import ResponsePlan
-from espo_env.early_stopping import DetectorState, RegretStatistics
+from espo_algo.rollout.plans import Planner, ResponsePlan
+from espo_env.early_stopping import DetectorSettings, DetectorState, RegretStatistics
 from espo_env.grading import Grade
+from espo_env.grading.background import default_background
+from espo_env.grading.judge import InvalidGrade
 from espo_env.tasks import Problem, Split, Task
 from espo_env.token_vector_env import TokenGenerationVectorEnv
 from espo_env.tokenizer import Tokenizer
@@ -78,11 +82,14 @@ def model() -> LanguageModelWithCritic:
     return LanguageModelWithCritic(AutoModelForCausalLM.from_config(config).eval())
 
 
-def build(model: LanguageModelWithCritic, task: Task, slots: int) -> tuple[WatchedEngine, VectorRegretTermination]:
+def build(
+    model: LanguageModelWithCritic, task: Task, slots: int, rule: str = "regret_value"
+) -> tuple[WatchedEngine, VectorRegretTermination]:
     env = TokenGenerationVectorEnv(
         task, slots, max_new_tokens=HORIZON, autoreset_mode=AutoresetMode.DISABLED, split="train"
     )
-    settings = EngineSettings(slots, max_length=env.mdp.max_length, eos_token_id=env.mdp.eos_token_id)
+    mdp, detector = env.mdp, DetectorSettings(rule)
+    settings = EngineSettings(slots, max_length=mdp.max_length, eos_token_id=mdp.eos_token_id, detector=detector)
     engine = WatchedEngine(model, settings)
     engine.set_detector_state(DetectorState(enabled=False))
     return engine, VectorRegretTermination(env, fail_reward=-0.5)
@@ -196,19 +203,36 @@ def test_an_engine_that_fails_is_idle_afterwards(
     assert len(collect(engine, env, plans(INDICES))) == PROBLEMS
 
 
-class LateVerdict(Future[Grade]):
-    """Is there only when it is waited for."""
-
-    def __init__(self, grade: Callable[[], Grade]) -> None:
-        super().__init__()
-        self.grade = grade
-
-    def result(self, timeout: float | None = None) -> Grade:
-        return self.grade()
+def test_pilots_come_first_and_tell_the_rule_of_the_others(model: LanguageModelWithCritic) -> None:
+    task = FragileTask(ungradable=(3,))
+    engine, env = build(model, task, slots=6, rule="regret_siblings")
+    # Everything is above average, so whatever may be stopped is stopped at once.
+    engine.set_detector_state(DetectorState(RegretStatistics(mean=-9.0, var=0.01), beta=0.1, enabled=True))
+    planned = Planner(lambda i: i, seed=1, rollouts_per_prompt=4, pilots=2).plans(range(48))
+    numbers, episodes = zip(*stream(engine, env, planned), strict=True)
+    assert sorted(numbers) == list(range(48))
+    by_number = dict(zip(numbers, episodes, strict=True))
+    rates = set()
+    for group in range(12):
+        pilots, others = ([by_number[4 * group + i] for i in pair] for pair in ((0, 1), (2, 3)))
+        assert max(numbers.index(e.request_id) for e in pilots) < min(numbers.index(e.request_id) for e in others)
+        assert all(e.shadow and e.stop_reason is not StopReason.REGRET for e in pilots)
+        graded = [e.correct is True for e in pilots if e.is_trainable]
+        for other in others:
+            assert other.prompt_success == (sum(graded) / len(graded) if graded else 1.0)
+            assert not other.shadow
+            if other.prompt_success < 0.5:
+                assert other.mark == -1
+            elif len(other) > 1 or other.stop_reason is StopReason.REGRET:
+                assert (other.stop_reason, other.mark) == (StopReason.REGRET, 0)
+            rates.add(other.prompt_success)
+    assert {0.0, 1.0} <= rates
+    # Six slots, of which none is idle while there is something to write.
+    assert engine.live[: len(engine.live) // 2] == [6] * (len(engine.live) // 2)
 
 
 class SlowTask(FragileTask):
-    """Its grader is never done by itself; writes down how much was unfinished when a verdict was waited for."""
+    """Grades when nothing is unfinished any more; writes down how much is unfinished then."""
 
     def __init__(self, *broken: tuple[int, ...]) -> None:
         super().__init__(*broken)
@@ -217,10 +241,12 @@ class SlowTask(FragileTask):
 
     def submit(self, problem: Problem, response: str) -> Future[Grade]:
         def grade() -> Grade:
+            while self.engine.num_unfinished:
+                time.sleep(0.001)
             self.unfinished.append(self.engine.num_unfinished)
             return self.grade(problem, response)
 
-        return LateVerdict(grade)
+        return default_background().submit(grade, 30.0)
 
 
 def test_decoding_does_not_wait_for_grades(model: LanguageModelWithCritic) -> None:
@@ -252,3 +278,91 @@ def test_responses_come_as_they_finish_and_leaving_early_leaves_the_engine_idle(
     assert engine.num_unfinished > 0
     running.close()
     assert engine.num_unfinished == 0
+
+
+class CarelessTask(FragileTask):
+    """Its grader gives back what it was told for the answer to a problem."""
+
+    def __init__(self, verdicts: dict[int, object]) -> None:
+        super().__init__()
+        self.verdicts = verdicts
+
+    def grade(self, problem: Problem, response: str) -> Grade:
+        verdict = self.verdicts.get(problem.index, True)
+        return Grade(verdict, response, "careless") if problem.index != 7 else verdict  # type: ignore[arg-type]
+
+
+def test_a_grade_that_is_no_number_in_0_1_loses_its_own_response(model: LanguageModelWithCritic) -> None:
+    """One NaN in twenty spread over every batch when advantages were whitened."""
+    wrong = {0: math.nan, 1: math.inf, 2: -1, 3: 2.0, 4: "1", 5: None, 6: 10**400, 7: None, 8: 1j, 9: [1.0]}
+    right = {10: 1, 11: 0.0, 12: np.bool_(True), 13: np.float32(0.25), 14: 0.5}
+    engine, env = build(model, CarelessTask(wrong | right), slots=4)
+    episodes = collect(engine, env, plans(INDICES))
+    graded = 0
+    for index, episode in zip(INDICES, episodes, strict=True):
+        if episode.stop_reason is StopReason.LENGTH:
+            continue
+        graded += 1
+        if index in wrong:
+            assert (episode.stop_reason, episode.error, episode.reward) == (StopReason.ERROR, "InvalidGrade", 0.0)
+            assert "expected a" in episode.message
+            assert not episode.is_trainable
+        else:
+            assert episode.error == ""
+            assert episode.reward == float(right.get(index, True))
+            assert (episode.correct is True) is (episode.reward == 1.0)  # what metrics ask for
+            assert (episode.correct is False) is (episode.reward == 0.0)
+    assert graded > 20
+    with pytest.raises(InvalidGrade, match="expected a grade in"):
+        env.unwrapped.mdp.grade(Problem("a", "a", index=0), np.array([1, 0], np.int32))
+
+
+def test_a_grader_that_hangs_loses_its_response_and_nothing_else_waits(model: LanguageModelWithCritic) -> None:
+    class SleepyTask(FragileTask):
+        grade_timeout_s = 0.5
+
+        def grade(self, problem: Problem, response: str) -> Grade:
+            if problem.index == 20:
+                time.sleep(120)
+            return super().grade(problem, response)
+
+    whole = collect(*build(model, FragileTask(), slots=4), plans(INDICES))
+    sleeps = INDICES.index(20)
+    assert whole[sleeps].stop_reason is StopReason.EOS
+    start = time.monotonic()
+    episodes = collect(*build(model, SleepyTask(), slots=4), plans(INDICES))
+    assert time.monotonic() - start < 60
+    assert (episodes[sleeps].error, episodes[sleeps].correct) == ("TimeoutError", None)
+    assert "expected a grade within 0.5 s" in episodes[sleeps].message
+    del episodes[sleeps], whole[sleeps]
+    assert [(e.reward, e.error) for e in episodes] == [(e.reward, "") for e in whole]
+
+
+def test_a_submit_of_ones_own_that_never_answers_is_not_waited_for(
+    model: LanguageModelWithCritic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class DeafTask(FragileTask):
+        grade_timeout_s = 0.2
+
+        def submit(self, problem: Problem, response: str) -> Future[Grade]:
+            return Future() if problem.index % 2 else super().submit(problem, response)
+
+    monkeypatch.setattr("espo_algo.rollout.collect._PATIENCE", 0.0)
+    episodes = collect(*build(model, DeafTask(), slots=4), plans(INDICES))
+    lost = {e.problem.index for e in episodes if e.error == "TimeoutError"}
+    assert lost == {e.problem.index for e in episodes if e.problem.index % 2 and e.stop_reason is not StopReason.LENGTH}
+    assert lost
+
+
+@pytest.mark.parametrize("part", ["value_head", "lm_head"])
+def test_numbers_that_are_not_finite_lose_the_response_at_once(model: LanguageModelWithCritic, part: str) -> None:
+    engine, env = build(copy.deepcopy(model), FragileTask(), slots=4)
+    for name, parameter in engine._model.named_parameters():
+        if part in name:
+            with torch.no_grad():
+                parameter[0] = torch.nan
+    episodes = collect(engine, env, plans(INDICES))
+    assert {(e.stop_reason, e.error, len(e)) for e in episodes} == {(StopReason.ERROR, "FloatingPointError", 1)}
+    assert {e.message for e in episodes} == {
+        f"expected finite {'values' if part == 'value_head' else 'logprobs'}, got nan at token 0 of a response"
+    }

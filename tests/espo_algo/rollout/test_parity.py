@@ -14,9 +14,13 @@ from espo_algo.rollout.plans import ResponsePlan
 from espo_env import RegretStatistics, RegretTermination, StopReason, TokenGenerationEnv, VectorRegretTermination
 from espo_env.early_stopping import DetectorState
 
-RULES = {"regret_value": 2.0, "regret_only": 0.4, "value_only": 2.0, "random": 1.5, "never": 7.0}
+RULES = {"regret_value": 2.0, "regret_only": 0.4, "value_only": 2.0, "random": 1.5, "never": 7.0} | {
+    "regret_prompt": 1.0,
+    "regret_siblings": 1.5,
+}
 # Bit for bit, but for the one rule with a logarithm: numpy and torch may round it apart.
 ROUNDING = dict.fromkeys(RULES, 0.0) | {"random": 1e-6}
+SUCCESS = np.linspace(0.0, 1.0, 40)
 STATISTICS = RegretStatistics(mean=0.8, var=0.5)
 
 
@@ -31,17 +35,20 @@ def model(coin_model):
     return model.requires_grad_(False)
 
 
-def collected(coin_config, model, rule):
-    config = coin_config().early_stopping(rule=rule, fail_reward=-0.75)
+CASES = [*((rule, "before") for rule in RULES), ("regret_value", "after"), ("value_only", "after")]
+
+
+def collected(coin_config, model, rule, gate):
+    config = coin_config().early_stopping(rule=rule, gate=gate, fail_reward=-0.75)
     env = make_vector_env(config)
     engine = get_engine(config.engine).build(model, config.engine_settings(env.unwrapped.mdp))
     engine.set_detector_state(DetectorState(STATISTICS, RULES[rule]))
-    return env, collect(engine, env, [ResponsePlan(i, 100 + i) for i in range(40)])
+    return env, collect(engine, env, [ResponsePlan(i, 100 + i, prompt_success=SUCCESS[i]) for i in range(40)])
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_the_wrapper_stops_where_the_engine_stopped(coin_config, model, rule):
-    vector, episodes = collected(coin_config, model, rule)
+@pytest.mark.parametrize(("rule", "gate"), CASES)
+def test_the_wrapper_stops_where_the_engine_stopped(coin_config, model, rule, gate):
+    vector, episodes = collected(coin_config, model, rule, gate)
     task = vector.unwrapped.task
     env = RegretTermination(
         TokenGenerationEnv(task, max_new_tokens=12),
@@ -49,9 +56,11 @@ def test_the_wrapper_stops_where_the_engine_stopped(coin_config, model, rule):
         statistics=STATISTICS,
         beta=RULES[rule],
         rule=rule,
+        gate=gate,
     )
     for episode in episodes:
-        env.reset(seed=episode.seed, options={"index": episode.problem.index})  # also the `random` rule's draw
+        options = {"index": episode.problem.index, "prompt_success": episode.prompt_success}
+        env.reset(seed=episode.seed, options=options)  # also the `random` rule's draw
         for t in range(len(episode)):
             action = {
                 "token": episode.response_tokens[t],
@@ -69,18 +78,20 @@ def test_the_wrapper_stops_where_the_engine_stopped(coin_config, model, rule):
     assert all(e.reward == -0.75 and e.mark == len(e) - 1 for e in stopped)
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_the_vector_wrapper_stops_where_the_engine_stopped(coin_config, model, rule):
-    vector, episodes = collected(coin_config, model, rule)
+@pytest.mark.parametrize(("rule", "gate"), CASES)
+def test_the_vector_wrapper_stops_where_the_engine_stopped(coin_config, model, rule, gate):
+    vector, episodes = collected(coin_config, model, rule, gate)
     env = VectorRegretTermination(
         TokenGenerationEnv(vector.unwrapped.task, max_new_tokens=12).vectorize(40, AutoresetMode.DISABLED),
         fail_reward=-0.75,
         statistics=STATISTICS,
         beta=RULES[rule],
         rule=rule,
+        gate=gate,
     )
     indices = np.array([e.problem.index for e in episodes])
-    env.reset(seed=[e.seed for e in episodes], options={"reset_mask": np.ones(40, bool), "indices": indices})
+    options = {"reset_mask": np.ones(40, bool), "indices": indices, "prompt_success": SUCCESS}
+    env.reset(seed=[e.seed for e in episodes], options=options)
     # The vector environment has no slot that waits: those that have ended are put back to the start, and left there.
     ended = np.zeros(40, bool)
     for t in range(12):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from espo_algo.rollout.engine import SamplingSettings
 from espo_algo.rollout.noise import TOKENS, request_noise, stream
-from espo_algo.rollout.sampling import draw
+from espo_algo.rollout.sampling import Drawn, draw, end_broken
 
 LOGITS = [[1.0, 3.0, 2.0, -1.0], [0.0, 0.0, 0.0, 5.0]]
 
@@ -157,3 +157,25 @@ def test_a_draw_takes_one_float32_and_one_float64_buffer() -> None:
             in_use += event.nbytes()
             most = max(most, in_use)
     assert most <= (4 + 8) * rows * vocabulary + 10_000
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("options", [{}, {"greedy": True}, {"top_k": 2}, {"top_p": 0.9}, {"temperature": 0.5}])
+def test_logits_that_are_not_finite_draw_a_token_of_the_vocabulary_and_show(broken, options):
+    """The token was one behind the last: an error of the look-up here, the end of the process on a GPU."""
+    settings = SamplingSettings(**options)
+    logits = torch.tensor([LOGITS[0], [broken] * 4, LOGITS[1], LOGITS[0]])
+    logits[3, 1] = torch.nan
+    drawn = draw(logits, torch.full((4,), 0.99, dtype=torch.float64), settings)
+    sound = draw(torch.tensor(LOGITS), torch.full((2,), 0.99, dtype=torch.float64), settings)
+    assert ((drawn.tokens >= 0) & (drawn.tokens < 4)).all()
+    assert drawn.logprobs.isfinite().tolist() == [True, False, True, False]
+    torch.testing.assert_close(drawn.logprobs[[0, 2]], sound.logprobs)
+    torch.testing.assert_close(drawn.tokens[[0, 2]], sound.tokens)
+
+
+def test_a_response_whose_numbers_are_not_finite_is_ended():
+    zeros = torch.zeros(4)
+    drawn = Drawn(torch.tensor([1, 2, 3, 1]), torch.tensor([-1.0, torch.nan, -1.0, -1.0]), zeros)
+    end_broken(drawn, torch.tensor([0.5, 0.5, torch.inf, 0.5]), eos_token_id=0)
+    assert drawn.tokens.tolist() == [1, 0, 0, 1]

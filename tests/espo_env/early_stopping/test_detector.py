@@ -12,18 +12,19 @@ from hypothesis import strategies as st
 from espo_env.early_stopping import DetectorState, RegretStatistics
 
 
-def slow_detector(regrets, values, *, mean, var, beta, smoothing, floor, clip, delta, rule, draw):
+def slow_detector(regrets, values, *, mean, var, beta, smoothing, floor, clip, delta, rule, draw, gate):
     """One response as a plain loop in double precision: ``(z, score, threshold, stop)`` of each step."""
     z, out = 0.0, []
     for t, (regret, value) in enumerate(zip(regrets, values, strict=True)):
         normalised = min(max((regret - mean) / math.sqrt(var + delta), -clip), clip)
-        z = smoothing * z + (1 - smoothing) * normalised
+        before, z = z, smoothing * z + (1 - smoothing) * normalised
+        judged = z if gate == "before" else before
         score, threshold = {
-            "regret_value": (z, beta * max(value, floor)),
-            "regret_only": (z, beta),
+            "regret_value": (judged, beta * max(value, floor)),
+            "regret_only": (judged, beta),
             "value_only": (1.0, beta * max(value, 1e-3)),
             "random": (math.log((t + 1) / draw), beta),
-            "never": (z, math.inf),
+            "never": (judged, math.inf),
         }[rule]
         out.append((z, score, threshold, score > threshold))
     return out
@@ -42,6 +43,41 @@ def test_by_hand():
         assert verdict.stop.tolist() == [stop]
 
 
+def test_with_the_gate_behind_the_token_by_hand():
+    detector = make_detector(
+        1, RegretStatistics(0.0, 1.0), beta=1.0, smoothing=0.5, clip=2.0, delta=1e-12, gate="after"
+    )
+    # z: 1, 0.5, 0.75; each is compared with the value of the next step, which has seen its token.
+    steps = [(2.0, 0.9, 0.0, False), (0.0, 1.1, 1.0, False), (1.0, 0.6, 0.5, False), (0.0, 0.7, 0.75, True)]
+    for regret, value, score, stop in steps:
+        verdict = detector.update(np.array([regret], np.float32), np.array([value], np.float32))
+        assert verdict.score.tolist() == pytest.approx([score])
+        assert verdict.threshold.tolist() == pytest.approx([value])
+        assert verdict.stop.tolist() == [stop]
+
+
+def test_the_prompts_success_rate_in_the_gate_by_hand():
+    success = np.array([0.0, 0.3, 0.5, 0.9], np.float32)
+    regrets, values = np.full(4, 2.0, np.float32), np.array([0.1, 0.9, 0.4, 0.1], np.float32)
+    detector = make_detector(4, RegretStatistics(0.0, 1.0), beta=1.0, smoothing=0.0, delta=1e-12, rule="regret_prompt")
+    detector.reset(prompt_success=success)
+    assert detector.update(regrets, values).threshold.tolist() == pytest.approx([0.2, 0.3, 0.5, 0.9])
+    detector.reset(np.array([1]))
+    assert detector.update(regrets, values).threshold.tolist() == pytest.approx([0.2, 1.0, 0.5, 0.9])
+    detector = make_detector(
+        4, RegretStatistics(0.0, 1.0), beta=1.0, smoothing=0.0, delta=1e-12, rule="regret_siblings"
+    )
+    detector.reset(prompt_success=success)
+    verdict = detector.update(regrets, values)
+    assert verdict.stop.tolist() == [False, False, True, True]
+    assert verdict.threshold[2:].tolist() == pytest.approx([0.4, 0.2])
+
+
+def test_the_gate_is_before_or_after_the_token():
+    with pytest.raises(ValueError, match="expected gate 'before' or 'after', got 'beside'"):
+        make_detector(1, gate="beside")
+
+
 def test_a_confident_policy_is_never_stopped_by_regret():
     detector = make_detector(2, beta=0.05)
     for _ in range(50):
@@ -55,8 +91,9 @@ def test_a_confident_policy_is_never_stopped_by_regret():
     slots=st.integers(1, 5),
     smoothing=st.floats(0, 0.99),
     beta=st.floats(0.05, 8),
+    gate=st.sampled_from(["before", "after"]),
 )
-def test_equals_plain_loops_with_refilled_slots_in_any_order(seed, rule, slots, smoothing, beta):
+def test_equals_plain_loops_with_refilled_slots_in_any_order(seed, rule, slots, smoothing, beta, gate):
     rng = np.random.default_rng(seed)
     constants = {"mean": 0.3, "var": 0.7, "floor": 0.2, "clip": 5.0, "delta": 1e-6}
     detector = make_detector(
@@ -68,6 +105,7 @@ def test_equals_plain_loops_with_refilled_slots_in_any_order(seed, rule, slots, 
         clip=5.0,
         delta=1e-6,
         rule=rule,
+        gate=gate,
     )
     draws = rng.exponential(size=slots).astype(np.float32)
     detector.reset(draws=draws)
@@ -81,7 +119,14 @@ def test_equals_plain_loops_with_refilled_slots_in_any_order(seed, rule, slots, 
             live[slot][0].append(float(regrets[row]))
             live[slot][1].append(float(values[row]))
             _, score, threshold, stop = slow_detector(
-                live[slot][0], live[slot][1], beta=beta, smoothing=smoothing, rule=rule, draw=live[slot][2], **constants
+                live[slot][0],
+                live[slot][1],
+                beta=beta,
+                smoothing=smoothing,
+                rule=rule,
+                draw=live[slot][2],
+                gate=gate,
+                **constants,
             )[-1]
             assert verdict.score[row] == pytest.approx(score, rel=1e-4, abs=1e-5)
             assert verdict.threshold[row] == pytest.approx(threshold, rel=1e-5)
@@ -96,14 +141,20 @@ def test_equals_plain_loops_with_refilled_slots_in_any_order(seed, rule, slots, 
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
-    rule=st.sampled_from(["regret_value", "regret_only", "value_only", "never"]),
+    rule=st.sampled_from(["regret_value", "regret_only", "value_only", "regret_prompt", "regret_siblings", "never"]),
     mean=st.floats(-2, 2),
     var=st.floats(0, 4),
     beta=st.floats(0.05, 8),
+    gate=st.sampled_from(["before", "after"]),
 )
-def test_numpy_and_torch_agree_bit_for_bit_in_float32(seed, rule, mean, var, beta):
+def test_numpy_and_torch_agree_bit_for_bit_in_float32(seed, rule, mean, var, beta, gate):
     rng = np.random.default_rng(seed)
-    in_numpy, in_torch = (make_detector(4, RegretStatistics(mean, var), beta=beta, rule=rule) for _ in range(2))
+    in_numpy, in_torch = (
+        make_detector(4, RegretStatistics(mean, var), beta=beta, rule=rule, gate=gate) for _ in range(2)
+    )
+    success = rng.uniform(size=4).astype(np.float32)
+    in_numpy.reset(prompt_success=success)
+    in_torch.reset(prompt_success=torch.from_numpy(success))
     for step in range(12):
         regrets = rng.exponential(1.0, size=4).astype(np.float32)
         values = rng.uniform(-0.5, 1.0, size=4).astype(np.float32)
@@ -114,8 +165,9 @@ def test_numpy_and_torch_agree_bit_for_bit_in_float32(seed, rule, mean, var, bet
             assert a.dtype == b.dtype
             np.testing.assert_array_equal(a, b)
         if step % 5 == 4:
-            in_numpy.reset(np.array([1, 3]))
-            in_torch.reset(torch.tensor([1, 3]))
+            again = success[[3, 1]]
+            in_numpy.reset(np.array([1, 3]), prompt_success=again)
+            in_torch.reset(torch.tensor([1, 3]), prompt_success=torch.from_numpy(again))
 
 
 def test_random_rule_in_torch_stops_where_it_stops_in_numpy():
@@ -149,18 +201,19 @@ def test_new_statistics_leave_z_where_it_is():
     assert verdict.threshold.tolist() == [1.5]
 
 
-def test_a_moved_slot_takes_its_state_along():
-    moved, stayed = (make_detector(3, rule="random", beta=1.0, seed=0) for _ in range(2))
+@pytest.mark.parametrize("rule", ["random", "regret_prompt"])
+def test_a_moved_slot_takes_its_state_along(rule):
+    moved, stayed = (make_detector(3, rule=rule, beta=1.0, seed=0) for _ in range(2))
     draws = np.array([0.1, 0.2, 5.0], np.float32)
     for detector in (moved, stayed):
-        detector.reset(draws=draws)
+        detector.reset(draws=draws, prompt_success=np.array([0.1, 0.4, 0.8], np.float32))
         for _ in range(3):
             detector.update(np.arange(3, dtype=np.float32), np.ones(3, np.float32))
     moved.move(2, 0)
     one = np.ones(1, np.float32)
     for _ in range(40):
         a, b = moved.update(one, one, np.array([0])), stayed.update(one, one, np.array([2]))
-        assert (a.stop, a.score) == (b.stop, b.score)
+        assert (a.stop, a.score, a.threshold) == (b.stop, b.score, b.threshold)
 
 
 def test_random_rule_has_a_constant_hazard_of_exp_minus_beta():

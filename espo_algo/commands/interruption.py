@@ -1,0 +1,51 @@
+"""Interrupt (Ctrl-C) and SIGTERM in a training run.
+
+- :class:`Interruption`: notes the first signal, so that training ends where it can go on from; obeys the second.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+__all__ = ["Interruption"]
+
+
+class Interruption:
+    """Takes SIGINT and SIGTERM over while it is entered, in the main thread.
+
+    A signal ends the process with exit code 128 + its number, 130 or 143, as a shell expects: at once, as long as
+    :attr:`patient` is False; else the first one is only noted.
+
+    Attributes:
+        patient: Whether somebody looks at :attr:`number` from time to time.
+        number: The signal that was noted; None before.
+    """
+
+    def __init__(self) -> None:
+        self.patient = False
+        self.number: int | None = None
+        self._before: dict[int, Any] = {}
+
+    @property
+    def exit_code(self) -> int:
+        """128 + the signal's number; 0 without one."""
+        return 0 if self.number is None else 128 + self.number
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        if not self.patient or self.number is not None:
+            raise SystemExit(128 + number)
+        self.number = number
+        name = signal.Signals(number).name
+        print(f"\n{name}: ends after this iteration, with a checkpoint; a second one ends at once", file=sys.stderr)
+
+    def __enter__(self) -> Interruption:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
