@@ -44,6 +44,7 @@ bench: $(VENV)/installed-dev
 
 faults: $(VENV)/installed-dev
 	PYTHONPATH=.:tests/support $(BIN)/python tests/faults/disturb_runners.py $(ARGS)
+	PYTHONPATH=.:tests/support $(BIN)/python tests/faults/interrupt_runs.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache quickstart_output

@@ -1,8 +1,8 @@
 """Checks of a configuration before anything is started.
 
-- :func:`check_inherited`, :func:`check_settings`: its values, by themselves and against each other.
-- :data:`UNREAD`: settings of RLlib's that nothing here reads, and that are refused therefore.
-- :func:`check_task`: the task against the model.
+- :func:`check_values`: each value by itself, against the schema (``espo_algo/schema``).
+- :func:`check_inherited`, :func:`check_settings`: values against each other.
+- :func:`check_model`: that the model is within reach; :func:`check_task`: the task against the model.
 
 Every complaint names what was expected, what came, and the section of the configuration that mends it.
 """
@@ -11,82 +11,46 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
+import gymnasium as gym
+from huggingface_hub import HfApi, try_to_load_from_cache
 from ray.rllib.algorithms.ppo.ppo import PPOConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from espo_algo.learning.advantages import get_advantage_estimator
-from espo_algo.learning.model import CriticKind, Dtype, check_keys_and_values
+from espo_algo.learning.model import check_keys_and_values
 from espo_algo.rollout.engines import EngineKind, get_engine
 from espo_algo.rollout.environment import make_vector_env
-from espo_algo.rollout.plans import EvaluationStops
-from espo_env.early_stopping import Controller, StatisticsStart
+from espo_algo.schema import FIELDS, SECTIONS, UNREAD, WITHOUT_FIELD, check_sections, section_keys
 from espo_env.token_mdp import TokenMDP
 
 if TYPE_CHECKING:
     from espo_algo.config import ESPOConfig
 
-__all__ = ["UNREAD", "check_inherited", "check_settings", "check_task"]
+__all__ = ["check_inherited", "check_model", "check_settings", "check_task", "check_values"]
 
-_CHOICES = (
-    ("language_model", "critic", CriticKind),
-    ("language_model", "dtype", Dtype),
-    ("early_stopping", "stops_in_evaluation", EvaluationStops),
-    ("early_stopping", "statistics_start", StatisticsStart),
-    ("early_stopping", "controller", Controller),
-)
-_LOWEST = (
-    ("generation", "max_new_tokens", 1),
-    ("generation", "rollouts_per_prompt", 1),
-    ("training", "max_tokens_per_microbatch", 1),
-    ("training", "importance_weight_cap", 1),
-    ("fault_tolerance", "max_empty_rounds", 1),
-    ("fault_tolerance", "max_skipped_steps", 1),
-    ("fault_tolerance", "wait_factor", 1),
-    ("fault_tolerance", "wait_floor_s", 0),
-)
 
-UNREAD = {
-    "training": {
-        "use_critic": "",
-        "use_gae": ".training(advantage_estimator) chooses the estimator",
-        "train_batch_size": ".training(train_batch_size_per_learner) counts responses",
-        "model": ".language_model(...) sets the model",
-        "optimizer": ".training(lr, critic_lr, weight_decay) set AdamW",
-        "_learner_connector": "",
-        "add_default_connectors_to_learner_pipeline": "",
-    },
-    "learners": {"num_aggregator_actors_per_learner": ""},
-    "env_runners": {
-        "rollout_fragment_length": ".training(train_batch_size_per_learner) counts responses",
-        "batch_mode": "responses are always whole",
-        "explore": ".generation(greedy=True) takes the likeliest token, in evaluation",
-        "compress_observations": "",
-        "observation_filter": "",
-        "gym_env_vectorize_mode": "",
-        "episode_lookback_horizon": "",
-        "_env_to_module_connector": "",
-        "_module_to_env_connector": "",
-    },
-    "environment": {
-        "clip_rewards": "",
-        "normalize_actions": "",
-        "clip_actions": "",
-        "action_mask_key": "",
-        "observation_space": "the environment's own is taken",
-        "action_space": "the environment's own is taken",
-    },
-    "evaluation": {
-        "custom_evaluation_function": "",
-        "evaluation_force_reset_envs_before_iteration": "",
-        "evaluation_auto_duration_min_env_steps_per_sample": "",
-        "evaluation_auto_duration_max_env_steps_per_sample": "",
-    },
-    "framework": {"torch_skip_nan_gradients": "a step whose gradient is not finite is always skipped, and counted"},
-    "reporting": {"log_gradients": ""},
-}
-"""RLlib's settings that nothing here reads, by section, each with what does instead; they keep their defaults."""
+_HUB_TIMEOUT_S = 5
+_PROBLEMS_TRIED = 16
+
+
+def check_values(config: ESPOConfig) -> None:
+    """Each keyword's value by itself; those of ``evaluation_config`` when the evaluation's configuration is checked.
+
+    Raises:
+        ValueError: With a line for each wrong value: the keyword, what was expected, what came.
+    """
+    given = {
+        section: {
+            key: getattr(config, FIELDS.get((section, key), key))
+            for key in section_keys(section)
+            if (section, key) not in WITHOUT_FIELD
+        }
+        for section in SECTIONS
+        if section != "run"
+    }
+    check_sections(given, ".{}({})")
 
 
 def check_inherited(config: ESPOConfig) -> None:
@@ -115,12 +79,6 @@ def check_settings(config: ESPOConfig) -> None:
     Raises:
         ValueError: Naming what was expected, what came, and the section that mends it.
     """
-    for section, name, choices in _CHOICES:
-        if (got := getattr(config, name)) not in get_args(choices):
-            _refuse(config, f"expected .{section}({name}) out of {list(get_args(choices))}, got {got!r}")
-    for section, name, low in _LOWEST:
-        if (got := getattr(config, name)) is not None and got < low:
-            _refuse(config, f"expected .{section}({name}) >= {low}, got {got}")
     for what, look in (
         (".generation(engine): ", lambda: get_engine(config.engine)),
         (".training(advantage_estimator): ", lambda: get_advantage_estimator(config.advantage_estimator)),
@@ -144,6 +102,25 @@ def check_settings(config: ESPOConfig) -> None:
         _refuse(config, f"expected a model folder with a config.json, got {config.model_name!r}")
 
 
+def check_model(config: ESPOConfig) -> None:
+    """Checks that the model is here, or that the hub has it, with one question to the hub that waits for seconds.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    name = str(config.model_name)
+    if Path(name).is_dir() or isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    try:
+        HfApi().model_info(name, timeout=_HUB_TIMEOUT_S)
+    except Exception as error:  # of the hub, of HTTP, of the network
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"expected .language_model(model) as a folder that exists or a hub name, got {name!r}: there is no such "
+            f"folder, and the hub was asked in vain ({type(error).__name__}: {reason})"
+        ) from error
+
+
 def check_task(config: ESPOConfig) -> TokenMDP:
     """Builds the environment and checks it against the model. ``ESPO`` calls it before any actor starts.
 
@@ -152,14 +129,21 @@ def check_task(config: ESPOConfig) -> TokenMDP:
 
     Raises:
         ImportError: If the engine is not installed, or not in a version that is supported.
-        ValueError: If the engine does not support the architecture; if the model lacks tokens of the tokenizer, or
-            prompt and response do not fit its context.
+        ValueError: If the model is not within reach, or the environment cannot be made; if the engine does not support
+            the architecture; if the tokenizer cannot express the task's text, the model lacks tokens of it, or prompt
+            and response do not fit its context.
     """
+    check_model(config)
     model = config.pretrained_config
     # The name of the class that the model is loaded as.
     architecture = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model.model_type, model.model_type)
     get_engine(config.engine).check_requirements(architecture, config.weight_transfer)
-    mdp: TokenMDP = make_vector_env(config).unwrapped.mdp
+    try:
+        mdp: TokenMDP = make_vector_env(config).unwrapped.mdp
+        for index in range(min(_PROBLEMS_TRIED, mdp.task.num_problems(mdp.split))):
+            mdp.pose(index)
+    except (gym.error.Error, OSError, TypeError, ValueError) as error:
+        raise ValueError(f".environment(env={config.env!r}, env_config={config.env_config}): {error}") from error
     if mdp.vocab_size > model.vocab_size:
         _refuse(
             config,
@@ -185,11 +169,12 @@ def _check_unread(config: ESPOConfig) -> None:
     defaults = PPOConfig()
     for section, names in UNREAD.items():
         for name, instead in names.items():
-            got, default = getattr(config, name), getattr(defaults, name)
+            field = FIELDS.get((section, name), name)
+            got, default = getattr(config, field), getattr(defaults, field)
             by_rllib = config.in_evaluation and name in ("rollout_fragment_length", "batch_mode")
             if got != default and not by_rllib:
                 hint = f"; {instead}" if instead else ""
-                what = f".{section}({name.removeprefix('_')})"
+                what = f".{section}({name})"
                 _refuse(config, f"expected {what} left at {default!r}, which nothing here reads, got {got!r}{hint}")
 
 
@@ -235,9 +220,7 @@ def _check_engine(config: ESPOConfig, kind: EngineKind) -> None:
 
 
 def _check_batch(config: ESPOConfig) -> None:
-    if not 0.0 <= config.shadow_fraction <= 1.0:
-        _refuse(config, f"expected .early_stopping(shadow_fraction) in [0, 1], got {config.shadow_fraction}")
-    if not 0 <= config.pilots < max(config.rollouts_per_prompt, 1):
+    if config.pilots >= config.rollouts_per_prompt:
         _refuse(
             config,
             f"expected .early_stopping(pilots) in [0, rollouts_per_prompt={config.rollouts_per_prompt}), "
@@ -274,8 +257,6 @@ def _check_batch(config: ESPOConfig) -> None:
             "expected .language_model(gradient_checkpointing=False) with .training(share_prompts=True), got True: "
             "recomputing a layer would leave out the prompts' keys and values",
         )
-    if config.grad_clip is not None and config.grad_clip_by != "global_norm":
-        _refuse(config, f"expected .training(grad_clip_by='global_norm'), got {config.grad_clip_by!r}")
     per_learner = config.train_batch_size_per_learner
     steps = config.num_epochs * -(-per_learner // (config.minibatch_size or per_learner))
     if config.use_kl_loss and steps == 1:
@@ -292,5 +273,11 @@ def _refuse(config: Any, message: str) -> None:
 
 
 def _looks_like_folder(name: str) -> bool:
-    """A hub name is ``name`` or ``owner/name``; everything else is meant as a path."""
-    return Path(name).exists() or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) is None or name.startswith((".", "~"))
+    """A hub name is ``name`` or ``owner/name``; the rest, and what begins with a folder that is here, is a path."""
+    path = Path(name)
+    return (
+        path.exists()
+        or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) is None
+        or name.startswith((".", "~"))
+        or (len(path.parts) > 1 and Path(path.parts[0]).is_dir())
+    )

@@ -34,6 +34,7 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
+from espo_algo.cluster import check_cluster
 from espo_algo.config import ESPOConfig
 from espo_algo.episodes import TokenEpisode
 from espo_algo.evaluation.in_training import evaluate_in_training
@@ -330,6 +331,7 @@ class ESPO(PPO):
     def setup(self, config: ESPOConfig) -> None:
         """Checks the task against the model before any actor starts, then builds everything."""
         self.mdp = config.check_task()
+        check_cluster(config)
         order = ProblemOrder(self.mdp.task.num_problems(self.mdp.split), config.seed)
         self._planner = Planner(
             order.__getitem__, config.seed or 0, config.rollouts_per_prompt, config.shadow_fraction, config.pilots

@@ -1,6 +1,6 @@
 """Trained models as ordinary Hugging Face folders.
 
-- :func:`export`: writes ``policy``, ``critic`` and the state of early stopping.
+- :func:`export`: writes the policy, and in its folder the critic and the state of early stopping.
 - :func:`load_export`, :func:`is_export`: reads them again; nothing in them is code.
 - :func:`save_tokenizer`: what belongs beside a model's weights.
 """
@@ -27,15 +27,16 @@ if TYPE_CHECKING:
 
 __all__ = ["export", "is_export", "load_export", "save_tokenizer"]
 
+_CRITIC = "critic"
 _FACTS = "early_stopping.json"
 
 
 def export(algo: ESPO, folder: str | Path) -> Path:
-    """Writes the learner's current weights, in float32, each folder with its tokenizer.
+    """Writes the learner's current weights, in float32, each with its tokenizer.
 
-    - ``policy``: for ``AutoModelForCausalLM.from_pretrained``, and so for any engine or trainer.
-    - ``critic``: for ``AutoModelForTokenClassification.from_pretrained``; its one logit at position ``i`` is the value
-      of the text up to and including token ``i``.
+    - The folder itself: the policy, for ``AutoModelForCausalLM.from_pretrained``, and so for any engine or trainer.
+    - ``critic`` in it: for ``AutoModelForTokenClassification.from_pretrained``; its one logit at position ``i`` is the
+      value of the text up to and including token ``i``.
     - ``early_stopping.json``: the numbers of :class:`~espo_env.early_stopping.EarlyStoppingState`, the kind of critic,
       and how many tokens there are to choose from.
 
@@ -52,9 +53,9 @@ def export(algo: ESPO, folder: str | Path) -> Path:
     folder = Path(folder)
     policy = algo.policy()
     critic = _as_token_classifier(policy.model)
-    for name, part in (("policy", policy.model.policy), ("critic", critic)):
-        part.save_pretrained(folder / name)
-        save_tokenizer(algo.config.model_name, algo.mdp.task, folder / name)
+    for target, part in ((folder, policy.model.policy), (folder / _CRITIC, critic)):
+        part.save_pretrained(target)
+        save_tokenizer(algo.config.model_name, algo.mdp.task, target)
     assert policy.early_stopping is not None
     numbers = state_numbers(policy.early_stopping)
     facts = {
@@ -92,8 +93,8 @@ def load_export(
         kind, vocab_size = facts["critic"], int(facts["vocab_size"])
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{folder / _FACTS}: expected critic, vocab_size and state, got {error!r}") from error
-    model = LanguageModelWithCritic.from_pretrained(folder / "policy", kind, dtype, vocab_size)
-    critic = AutoModelForTokenClassification.from_pretrained(folder / "critic", dtype=dtype, use_safetensors=True)
+    model = LanguageModelWithCritic.from_pretrained(folder, kind, dtype, vocab_size)
+    critic = AutoModelForTokenClassification.from_pretrained(folder / _CRITIC, dtype=dtype, use_safetensors=True)
     if model.critic_trunk is not None:
         model.critic_trunk.load_state_dict(critic.base_model.state_dict())
     model.value_head.load_state_dict(_head(critic).state_dict())

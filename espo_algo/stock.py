@@ -32,8 +32,9 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
 
 from espo_algo.config import ESPOConfig
-from espo_algo.learning.model import CriticKind, LanguageModelWithCritic
+from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.rollout.environment import make_registered
+from espo_algo.schema import CriticKind
 from espo_env.early_stopping import step_regret
 from espo_env.types import StopReason
 from espo_env.wrappers import RegretTermination

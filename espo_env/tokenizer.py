@@ -59,6 +59,17 @@ class Tokenizer:
             raise self._inexpressible(text, [text[a:b] for token, (a, b) in spans if token == self._unknown_id])
         return encoding.ids
 
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, as :meth:`encode`, but many at once; an unknown token stays in.
+
+        Raises:
+            ValueError: If the vocabulary has no unknown token, and a text something that it cannot express.
+        """
+        try:
+            return [encoding.ids for encoding in self.backend.encode_batch(texts, add_special_tokens=False)]
+        except Exception:
+            return [self.encode(text) for text in texts]  # says which text, and what in it
+
     def decode(self, tokens: Iterable[int]) -> str:
         """Text of the tokens, without special tokens."""
         return self.backend.decode([int(t) for t in tokens], skip_special_tokens=True)

@@ -172,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     start_ray(logging_level=logging.ERROR, log_to_driver=False)
     folder = train(config, run, resume=True)
     ray.shutdown()
-    after = measure(config, folder / EXPORT / "policy", num_problems)
+    after = measure(config, folder / EXPORT, num_problems)
 
     rows = [
         [

@@ -1,9 +1,8 @@
 """Configurations as YAML or JSON files.
 
 - :func:`load_config`: reads a file into an :class:`~espo_algo.config.ESPOConfig` and :class:`RunOptions`.
-- :func:`read_file`, :func:`build_config`: the two halves of that: file to sections, sections to configuration.
+- :func:`read_file`, :func:`build_config`: the two halves of that; the first checks names and values, without torch.
 - :class:`RunOptions`: the section ``run``: how long to train, and what to keep.
-- :data:`SECTIONS`, :func:`section_keys`: what may stand in a file.
 
 A file has a section for each method of the configuration, with its keyword arguments::
 
@@ -15,41 +14,21 @@ A file has a section for each method of the configuration, with its keyword argu
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from espo_algo.config import ESPOConfig
+from espo_algo.schema import check_sections
 
-__all__ = ["SECTIONS", "RunOptions", "build_config", "load_config", "read_file", "section_keys"]
+if TYPE_CHECKING:
+    from espo_algo.config import ESPOConfig
 
-SECTIONS = (
-    "environment",
-    "env_runners",
-    "language_model",
-    "generation",
-    "early_stopping",
-    "training",
-    "learners",
-    "evaluation",
-    "fault_tolerance",
-    "resources",
-    "reporting",
-    "checkpointing",
-    "debugging",
-)
-"""Methods of the configuration that a file can call."""
-
-
-_DEPRECATED = -1
-"""RLlib's mark for arguments that only raise an error any more."""
+__all__ = ["RunOptions", "build_config", "load_config", "read_file"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +55,7 @@ class RunOptions:
     export: bool = True
 
     def __post_init__(self) -> None:
-        for name, kind in get_type_hints(type(self)).items():
-            if type(value := getattr(self, name)) is not kind:
-                raise ValueError(f"expected run.{name} of type {kind.__name__}, got {value!r}")
-        for name, low in (("iterations", 1), ("checkpoint_every", 1), ("keep_checkpoints", 1), ("responses", 0)):
-            if (value := getattr(self, name)) < low:
-                raise ValueError(f"expected run.{name} >= {low}, got {value}")
+        check_sections({"run": asdict(self)})
 
 
 def load_config(path: str | Path) -> tuple[ESPOConfig, RunOptions]:
@@ -98,14 +72,14 @@ def load_config(path: str | Path) -> tuple[ESPOConfig, RunOptions]:
         raise ValueError(f"{path}: {error}") from error
 
 
-def read_file(path: str | Path) -> Any:
-    """What is in a configuration file, unchecked.
+def read_file(path: str | Path) -> dict[str, dict[str, Any]]:
+    """Reads a file, and checks the names and values in it; what the configuration as a whole gets wrong is said later.
 
     Numbers and truth values are YAML 1.2's: ``1e-6`` is a number, ``off`` is a text.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not UTF-8, YAML or JSON; the message begins with the path.
+        ValueError: If it cannot be read, or if a section, key or value is wrong; the message begins with the path.
     """
     path = Path(path)
     if not path.is_file():
@@ -118,77 +92,32 @@ def read_file(path: str | Path) -> Any:
             content = yaml.load(text, _Loader)  # a subclass of SafeLoader
         else:
             raise ValueError(f"expected a file that ends in .yaml, .yml or .json, got {path.suffix!r}")
-    except (ValueError, yaml.YAMLError) as error:
+        check_sections(content)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected a text file in UTF-8, got byte {error.start} of another kind") from error
+    except (ValueError, TypeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}") from error
-    return content
+    return dict(content)
 
 
-def build_config(content: Mapping[str, Any]) -> tuple[ESPOConfig, RunOptions]:
+def build_config(content: Mapping[str, Mapping[str, Any]]) -> tuple[ESPOConfig, RunOptions]:
     """Calls the configuration's methods with the sections' keyword arguments.
 
     ``early_stopping.planned_iterations`` is ``run.iterations`` where it is not given.
 
     Raises:
-        ValueError: If a section or key is unknown, with the nearest right name, or a value is out of its range. What
-            the configuration as a whole gets wrong, ``ESPOConfig.validate`` says later.
+        ValueError: If a section, key or value is wrong.
     """
-    if not isinstance(content, Mapping):
-        raise ValueError(f"expected sections {[*SECTIONS, 'run']}, got {content!r:.80}")
-    _check_names(content, [*SECTIONS, "run"], "section")
-    sections = {name: _section(name, content[name]) for name in content}
+    from espo_algo.config import ESPOConfig  # brings torch and ray, which a typo in a file need not wait for
+
+    check_sections(content)
+    sections = dict(content)
     run = RunOptions(**sections.pop("run", {}))
     config = ESPOConfig()
     config.early_stopping(planned_iterations=run.iterations)
     for name, arguments in sections.items():
-        try:
-            getattr(config, name)(**arguments)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"section {name}: {error}") from error
+        getattr(config, name)(**arguments)
     return config, run
-
-
-def section_keys(section: str) -> list[str]:
-    """Keys that a section may have: the method's keyword arguments, and those of the classes it passes the rest to."""
-    if section == "run":
-        return [field.name for field in fields(RunOptions)]
-    keys: list[str] = []
-    for owner in ESPOConfig.__mro__:
-        if section not in vars(owner):
-            continue
-        parameters = inspect.signature(vars(owner)[section]).parameters
-        keys += [
-            name
-            for name, parameter in parameters.items()
-            if name != "self" and parameter.kind is not parameter.VAR_KEYWORD and parameter.default is not _DEPRECATED
-        ]
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-            break
-    return list(dict.fromkeys(keys))
-
-
-def _section(name: str, arguments: Any) -> dict[str, Any]:
-    if not isinstance(arguments, Mapping):
-        raise ValueError(f"expected keys and values in section {name}, got {arguments!r:.80}")
-    _check_names(arguments, section_keys(name), f"key of section {name}")
-    if name == "evaluation":
-        overrides = arguments.get("evaluation_config") or {}
-        _check_names(overrides, vars(ESPOConfig()), "key of evaluation.evaluation_config")
-    return dict(arguments)
-
-
-def _check_names(given: Iterable[Any], known: Iterable[str], what: str) -> None:
-    known = list(known)
-    for name in given:
-        if name in known:
-            continue
-        nearest = difflib.get_close_matches(str(name), known, n=1)
-        elsewhere = [section for section in (*SECTIONS, "run") if name in section_keys(section)]
-        hint = ""
-        if nearest:
-            hint = f"; did you mean {nearest[0]!r}?"
-        elif elsewhere:
-            hint = f"; it belongs to section {' or '.join(elsewhere)}"
-        raise ValueError(f"unknown {what}: {name!r}{hint}")
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from espo_algo.commands.terminal import Checkpoint, Seed, messages, on_device, ray_started
+from espo_algo.commands.terminal import Checkpoint, Seed, check_output, messages, on_device, ray_started
 
 __all__ = ["evaluate"]
 
@@ -44,6 +44,7 @@ def evaluate(
     from espo_algo.lock import lock
 
     with messages(), ray_started(checkpoint):
+        check_output(output)
         policy = load_policy(model, None if config is None else load_config(config)[0], checkpoint)
         if early_stopping and policy.early_stopping is None:
             raise ValueError(f"expected the model folder of a run with --early-stopping, got the model {model!r}")

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from espo_algo.checks import check_model
 from espo_algo.commands.checkpoints import CHECKPOINTS, list_checkpoints
 from espo_algo.config import ESPOConfig
 from espo_algo.espo import ESPO
@@ -36,7 +37,8 @@ def load_policy(path: str | Path, config: ESPOConfig | None = None, checkpoint: 
 
     Raises:
         FileNotFoundError: If the path is none of these.
-        ValueError: If it is a checkpoint, and ``checkpoint`` is False.
+        ValueError: If it is a checkpoint, and ``checkpoint`` is False; if it is a hub name that the hub does not
+            have, or with the hub out of reach.
         BrokenCheckpointError: If the checkpoint is not what was written.
     """
     path = Path(path)
@@ -58,7 +60,7 @@ def load_policy(path: str | Path, config: ESPOConfig | None = None, checkpoint: 
     dtype = getattr(torch, config.dtype)
     if is_export(path):
         model, state = load_export(path, config.early_stopping_state, dtype)
-        return Policy(config.language_model(model=path / "policy"), model.eval(), state, source)
+        return Policy(config, model.eval(), state, source)
     if path.exists() and not (path / "config.json").is_file():
         if (path / _CHECKPOINT_FILE).is_file() or (path / CHECKPOINTS).is_dir():
             raise ValueError(
@@ -66,5 +68,6 @@ def load_policy(path: str | Path, config: ESPOConfig | None = None, checkpoint: 
                 "loading it runs whatever code is in it; add --checkpoint if you trust it"
             )
         raise FileNotFoundError(f"expected a model folder (config.json), got {str(path)!r}")
+    check_model(config)
     model = LanguageModelWithCritic.from_pretrained(path, config.critic, dtype)
     return Policy(config, model.eval(), None, source)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from espo_algo.atomic import write_text
-from espo_algo.commands.terminal import ConfigFile, Seed, messages, on_device, print_table
+from espo_algo.commands.terminal import ConfigFile, Seed, check_output, messages, on_device, print_table
 
 __all__ = ["sft"]
 
@@ -32,12 +32,14 @@ def sft(
     """Raises a model above zero reward by fine-tuning on its task's reference solutions."""
     from transformers import AutoModelForCausalLM
 
+    from espo_algo.checks import check_model
     from espo_algo.commands.config_file import load_config
     from espo_algo.export import save_tokenizer
     from espo_algo.learning.sft import small_model, supervised_fine_tuning
     from espo_algo.rollout.environment import make_vector_env
 
     with messages():
+        check_output(output)
         settings, _ = load_config(config)
         mdp = make_vector_env(settings).unwrapped.mdp
         if fresh:
@@ -45,6 +47,7 @@ def sft(
         elif settings.model_name is None:
             raise ValueError(f"{config}: expected language_model.model (or --fresh), got none")
         else:
+            check_model(settings)
             learner = AutoModelForCausalLM.from_pretrained(settings.model_name, dtype="float32")
         points = supervised_fine_tuning(
             on_device(learner, "torch"),

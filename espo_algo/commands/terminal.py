@@ -2,6 +2,7 @@
 
 - :func:`messages`: errors as messages, not as tracebacks.
 - :func:`ray_started`: Ray for a command's time.
+- :func:`check_output`: that a folder can be written, before work begins.
 - :func:`on_device`, :func:`print_table`.
 - :data:`ConfigFile`, :data:`Seed`, :data:`Checkpoint`: arguments that several commands take.
 """
@@ -9,6 +10,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["Checkpoint", "ConfigFile", "Seed", "messages", "on_device", "print_table", "ray_started"]
+__all__ = ["Checkpoint", "ConfigFile", "Seed", "check_output", "messages", "on_device", "print_table", "ray_started"]
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML or JSON file; its sections are ESPOConfig's methods.")]
 Seed = Annotated[int, typer.Option(min=0)]
@@ -56,6 +58,18 @@ def ray_started(needed: bool = True) -> Iterator[None]:
     finally:
         if started:
             ray.shutdown()
+
+
+def check_output(folder: Path) -> None:
+    """Checks that a folder can be made and written.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        why = "may not be written" if place.is_dir() else "is not a folder"
+        raise ValueError(f"expected an output folder that can be written, got {str(folder)!r}: {str(place)!r} {why}")
 
 
 def on_device(model: Any, engine: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from espo_algo.commands.interruption import Interruption
-from espo_algo.commands.terminal import ConfigFile, messages, ray_started
+from espo_algo.commands.terminal import ConfigFile, check_output, messages, ray_started
 
 __all__ = ["train"]
 
@@ -26,14 +26,25 @@ def train(
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Resume from the newest checkpoint that is whole.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, and print what would run: batch, memory, actors.")
+    ] = False,
 ) -> None:
     """Trains; writes a log, checkpoints, responses and the trained model."""
-    with Interruption() as interruption, messages():
-        from espo_algo.commands.config_file import load_config
-        from espo_algo.commands.run_folder import train as train_in_folder
+    from espo_algo.commands.config_file import load_config
 
+    with Interruption() as interruption, messages():
         settings, run = load_config(config)
         run = run if output is None else replace(run, output=str(output))
+        check_output(Path(run.output))
+        settings.validate()
+        if dry_run:
+            from espo_algo.commands.dry_run import describe
+
+            typer.echo(describe(settings, run))
+            raise typer.Exit
+        from espo_algo.commands.run_folder import train as train_in_folder
+
         with ray_started():
             folder = train_in_folder(
                 settings,

@@ -29,7 +29,7 @@ from espo_algo.evaluation.scores import majority_at_k, pass_at_k, score
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.metrics import rollout_metrics
 from espo_algo.rollout.environment import make_vector_env
-from espo_algo.rollout.plans import EvaluationStops
+from espo_algo.schema import EvaluationStops
 from espo_env.early_stopping import EarlyStoppingState
 from espo_env.grading.normalise import key, tidy
 from espo_env.grading.numeric import parse_number

@@ -21,7 +21,8 @@ from espo_algo.rollout.collect import stream
 from espo_algo.rollout.engine import SamplingSettings
 from espo_algo.rollout.engines import get_engine
 from espo_algo.rollout.environment import make_vector_env
-from espo_algo.rollout.plans import EvaluationStops, Planner
+from espo_algo.rollout.plans import Planner
+from espo_algo.schema import EvaluationStops
 from espo_env.early_stopping import EarlyStoppingState
 from espo_env.types import StopReason
 

@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-__all__ = ["CriticKind", "Dtype", "LanguageModelWithCritic", "check_keys_and_values"]
+from espo_algo.schema import CriticKind
 
-CriticKind = Literal["shared", "separate"]
-"""Whether the critic is a head on the policy's trunk, or has a trunk of its own."""
-Dtype = Literal["float32", "bfloat16"]
-"""What a model computes in."""
+__all__ = ["LanguageModelWithCritic", "check_keys_and_values"]
 
 
 class LanguageModelWithCritic(nn.Module):

@@ -2,7 +2,6 @@
 
 - :class:`ResponsePlan`: one response to collect.
 - :class:`Planner`: the plan of the ``n``-th response of a run.
-- :data:`EvaluationStops`: what the failure detector does in evaluation.
 
 A plan depends on the run's seed and its number alone, on no runner, batch or engine. So a restored run goes on where it
 was, and two policies are compared on the same problems with the same luck.
@@ -12,16 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from espo_algo.rollout.noise import SHADOW, stream
 
-__all__ = ["EvaluationStops", "Planner", "ResponsePlan"]
-
-EvaluationStops = Literal["off", "mark", "stop"]
-"""What a firing of the detector does: nothing; a mark, which measures false positives; a stop."""
+__all__ = ["Planner", "ResponsePlan"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,10 +156,7 @@ class MathTask(Task):
                 }
                 drafts.append(Problem(prompt(record.problem), record.answer, solution, metadata=metadata))
             seen.add(identity)
-        lengths = [
-            len(encoding)
-            for encoding in self.tokenizer.backend.encode_batch([d.prompt for d in drafts], add_special_tokens=False)
-        ]
+        lengths = [len(tokens) for tokens in self.tokenizer.encode_batch([draft.prompt for draft in drafts])]
         kept = [draft for draft, length in zip(drafts, lengths, strict=True) if length <= max_prompt_tokens]
         self._max_prompt_tokens = max(self._max_prompt_tokens, *(n for n in lengths if n <= max_prompt_tokens), 0)
         problems = [replace(draft, index=index) for index, draft in enumerate(kept)]

@@ -239,10 +239,10 @@ def test_an_environment_registered_with_tune_is_vectorised(coin_config):
 
 
 def test_another_kind_of_environment_is_refused(coin_config):
-    with pytest.raises(TypeError, match="expected 'CartPole-v1' to be a token environment that takes"):
+    with pytest.raises(ValueError, match="expected 'CartPole-v1' to be a token environment that takes"):
         build(coin_config(env="CartPole-v1", env_config={}))
     tune.register_env("pole", lambda context: gym.make("CartPole-v1"))
-    with pytest.raises(TypeError, match=r"expected a token environment .* got .*CartPole"):
+    with pytest.raises(ValueError, match=r"expected a token environment .* got .*CartPole"):
         build(coin_config(env="pole", env_config={}))
 
 

@@ -20,7 +20,7 @@ def test_exported_folders_give_the_learners_logits_and_values(coin_config, tmp_p
     tokens = torch.tensor([[1, 2, 3, 4]])
     with torch.no_grad():
         hidden, critic_hidden = model.hidden_states(tokens)
-        policy = AutoModelForCausalLM.from_pretrained(folder / "policy")(tokens).logits
+        policy = AutoModelForCausalLM.from_pretrained(folder)(tokens).logits
         values = AutoModelForTokenClassification.from_pretrained(folder / "critic")(tokens).logits[..., 0]
         np.testing.assert_allclose(policy[..., : model.vocab_size], model.project(hidden), atol=1e-5)
         np.testing.assert_allclose(values, model.value(critic_hidden), atol=1e-5)
@@ -34,8 +34,8 @@ def test_exported_folders_give_the_learners_logits_and_values(coin_config, tmp_p
     assert state.num_updates == 2
     kinds = {file.suffix for file in folder.rglob("*") if file.is_file()}
     assert kinds <= {".json", ".safetensors", ".jinja"}  # nothing that would be unpickled
-    for name in ("policy", "critic"):
-        tokenizer = AutoTokenizer.from_pretrained(folder / name)
+    for part in (folder, folder / "critic"):
+        tokenizer = AutoTokenizer.from_pretrained(part)
         assert tokenizer("abc")["input_ids"] == CoinTask().tokenizer.encode("abc")
         assert tokenizer.eos_token_id == CoinTask().tokenizer.eos_token_id
     algo.stop()

@@ -31,4 +31,4 @@ def test_trains_the_packaged_model(tmp_path):
     assert [line.split()[0] for line in done.stdout.splitlines() if "±" in line][1:] == ["before", "after"]
     (iteration,) = (tmp_path / "run" / "results.jsonl").read_text("utf-8").splitlines()
     assert json.loads(iteration)["env_runners"]["num_env_steps_sampled"] > 0
-    assert AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model" / "policy").config.vocab_size == 49152
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model").config.vocab_size == 49152

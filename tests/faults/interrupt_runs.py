@@ -7,6 +7,7 @@ trains, and looks at what it leaves: exit code, log, checkpoints.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
 import signal
@@ -101,9 +102,9 @@ def main() -> None:
     rounds, counts, lost, started = parser.parse_args().rounds, Counter[str](), 0, time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         config = write_config(Path(folder), iterations=1_000_000)
-        for _ in range(rounds):
-            number = random.choice(list(EXIT_CODES))
-            outcome = interrupt(config, number, random.uniform(0, 0.5))
+        delays = random.Random(0)
+        for _, number in zip(range(rounds), itertools.cycle(EXIT_CODES), strict=False):
+            outcome = interrupt(config, number, delays.uniform(0, 0.5))
             counts[number.name] += 1
             lost += outcome.logged[-1] - outcome.saved
             expected = outcome.exit_code == EXIT_CODES[number] and outcome.logged == [

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM
 from espo_algo import ESPOConfig, TokenEpisode
 from espo_algo.learning import rl_module as rl_module_file
 from espo_algo.learning.batching import SequenceBatch
-from espo_algo.learning.rl_module import LanguageModelRLModule
-from espo_env.early_stopping import AuditedResponse
+from espo_algo.learning.rl_module import LanguageModelRLModule, state_numbers, with_numbers
+from espo_env.early_stopping import AuditedResponse, EarlyStoppingState
 
 LENGTHS = [5, 1, 12, 7, 3]
 CRITICS = pytest.mark.parametrize("critic", ["shared", "separate"])
@@ -203,6 +203,10 @@ def test_what_was_audited_is_in_a_buffer_of_its_own(config: ESPOConfig) -> None:
     assert module.early_stopping.tolerance == tolerance
     other.set_state({name: np.array(array) for name, array in module.get_state(inference_only=True).items()})
     assert other.early_stopping.tolerance == tolerance
+    # An export has the numbers alone, and goes on with what was promised.
+    promised = replace(start, tolerance=replace(tolerance, may_stop=True))
+    assert with_numbers(start, state_numbers(promised)).tolerance == replace(promised.tolerance, audited=())
+    assert not with_numbers(start, state_numbers(EarlyStoppingState())).tolerance.may_stop
     # The window moves on; fewer than before leave nothing behind.
     full = tolerance.updated([never] * 4)
     assert len(full.audited) == 5

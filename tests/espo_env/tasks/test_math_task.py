@@ -179,3 +179,9 @@ def test_a_split_without_a_data_set_is_an_error():
     task = MathTask(BYTES, eval=SAMPLES / "gsm8k_sample.jsonl", preset="gsm8k")
     with pytest.raises(ValueError, match=r"expected a data set for split 'train', got sources for \['eval'\] only"):
         task.problem(0)
+
+
+def test_a_tokenizer_without_the_tasks_characters_is_refused_with_those_that_it_lacks():
+    digits = Tokenizer.from_symbols("0123456789+=")
+    with pytest.raises(ValueError, match=r"vocabulary of 13 tokens can express, got 'J', .* in 'Janet"):
+        MathTask(digits, eval=SAMPLES / "gsm8k_sample.jsonl", preset="gsm8k")

@@ -1,0 +1,25 @@
+"""What a configuration may say: keys, types, ranges and choices; needs neither ray nor torch.
+
+- ``types.py``: single values; ``sections.py``: every key, by section
+- ``unread.py``: RLlib's keywords that nothing here reads
+- ``check.py``: :func:`check_sections`, for files and built configurations alike
+
+A keyword of one of ``ESPOConfig``'s methods stands either in ``sections.py`` or in ``unread.py``; a test compares them.
+"""
+
+from espo_algo.schema.check import FIELDS, WITHOUT_FIELD, check_sections, section_keys
+from espo_algo.schema.sections import SECTIONS
+from espo_algo.schema.types import CriticKind, Dtype, EvaluationStops
+from espo_algo.schema.unread import UNREAD
+
+__all__ = [
+    "FIELDS",
+    "SECTIONS",
+    "UNREAD",
+    "WITHOUT_FIELD",
+    "CriticKind",
+    "Dtype",
+    "EvaluationStops",
+    "check_sections",
+    "section_keys",
+]
