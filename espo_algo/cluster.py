@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -86,10 +85,10 @@ def check_cluster(config: ESPOConfig) -> None:
         return
     if not ray.is_initialized():
         ray.init()
-    needed: Counter[str] = Counter()
+    needed: dict[str, float] = {}
     for group in groups:
         for name, amount in group.resources.items():
-            needed[name] += group.count * amount
+            needed[name] = needed.get(name, 0) + group.count * amount
     has = ray.cluster_resources()
     for name, amount in needed.items():
         if amount > has.get(name, 0):
