@@ -140,8 +140,7 @@ def check_task(config: ESPOConfig) -> TokenMDP:
     get_engine(config.engine).check_requirements(architecture, config.weight_transfer)
     try:
         mdp: TokenMDP = make_vector_env(config).unwrapped.mdp
-        for index in range(min(_PROBLEMS_TRIED, mdp.task.num_problems(mdp.split))):
-            mdp.pose(index)
+        _pose_some(mdp)
     except (gym.error.Error, OSError, TypeError, ValueError) as error:
         raise ValueError(f".environment(env={config.env!r}, env_config={config.env_config}): {error}") from error
     if mdp.vocab_size > model.vocab_size:
@@ -163,6 +162,21 @@ def check_task(config: ESPOConfig) -> TokenMDP:
         except ValueError as error:
             _refuse(config, f".training(share_prompts=True): {error}")
     return mdp
+
+
+def _pose_some(mdp: TokenMDP) -> None:
+    """Poses the first problems, to see that prompts can be encoded and fit.
+
+    Raises:
+        ValueError: If one cannot.
+    """
+    for index in range(min(_PROBLEMS_TRIED, mdp.task.num_problems(mdp.split))):
+        try:
+            mdp.pose(index)
+        except ValueError:
+            raise
+        except Exception:
+            continue  # broken in the task itself: it loses its own responses, and is counted
 
 
 def _check_unread(config: ESPOConfig) -> None:
