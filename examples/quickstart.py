@@ -5,9 +5,9 @@ This example
 - makes a small transformer and fine-tunes it on a task's own solutions until it is mediocre (kept in the output folder
   for the next time);
 - trains it with plain PPO and with early-stopping PPO (ESPO, arXiv 2605.29860): the same start, problems and sampling
-  seeds;
-- answers evaluation problems with both, sampled and greedily; the failure detector's stops are only marked there, so
-  that one sees how many of the marked responses would have been right;
+  seeds; the latter goes on until it has used as many rollout tokens;
+- answers evaluation problems with both, sampled and greedily, at equal tokens and at equal updates; the failure
+  detector's stops are only marked there, so that one sees how many of the marked responses would have been right;
 - writes a table, curves (PNG), a page of responses (HTML) and all numbers (JSON).
 
 How to run this script
@@ -47,8 +47,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from espo_algo.atomic import write_text
 from espo_algo.evaluation.report import choose_responses, plot_curves, write_responses
-from espo_algo.experiments.comparison import measure_start, numbers, table, train, verdict
+from espo_algo.experiments.comparison import measure_start, table, verdict
 from espo_algo.experiments.config import OUTPUT, build_config
+from espo_algo.experiments.run import Run, Schedule, numbers, sample_stops, train
 from espo_algo.experiments.settings import SETTINGS, get_setting, measure_task
 from espo_algo.experiments.starts import make_start, num_heads
 from espo_algo.local_ray import start_ray
@@ -110,11 +111,14 @@ def compare(options: argparse.Namespace) -> None:
     names = {rule: RULE_NAMES.get(rule, f"PPO, {rule} stops") for rule in ("never", options.rule)}
     configs = {name: build_config(model=model, rule=rule, **shared) for rule, name in names.items()}
     start = measure_start(configs["PPO"], options.problems)
-    runs = [train(config, name, options.iterations, options.problems) for name, config in configs.items()]
+    runs: list[Run] = []
+    for name, config in configs.items():
+        budget = runs[0].at_updates.tokens if runs else None
+        runs.append(train(config, name, Schedule(options.iterations, options.problems, token_budget=budget)))
     ray.shutdown()
 
     tokenizer = measure_task(get_setting(options.task))[1].tokenizer
-    page = choose_responses([*runs[-1].stopping.episodes, *runs[-1].sampled.episodes], count=24)
+    page = choose_responses([*sample_stops(runs[-1]).episodes, *runs[-1].at_updates.sampled.episodes], count=24)
     files = {
         "numbers": options.output / "results.json",
         "curves": plot_curves({run.name: run.history for run in runs}, options.output / "curves.png"),
@@ -122,14 +126,15 @@ def compare(options: argparse.Namespace) -> None:
     }
     seconds = time.perf_counter() - started
     results = {"options": {**vars(options), "model": str(model), "output": str(options.output)}, "seconds": seconds}
-    results["runs"] = {run.name: numbers(run) for run in (start, *runs)}
+    results |= {"start": start.numbers(), "runs": {run.name: numbers(run) for run in runs}}
     write_text(files["numbers"], json.dumps(results, indent=2) + "\n")
 
     print(f"\n{options.task}, {options.problems} evaluation problems, ± one standard error, {seconds:.0f} s altogether")
-    print(f"\n{table([start, *runs], runs[0])}\n")
+    print(f"\n{table(start, runs)}\n")
     for run in runs[1:]:
         print(verdict(run, runs[0]))
-    print("Stop rate and false positives (marked responses that were right): stops only marked, the responses run on.")
+    print("[95 % intervals over the problems; seeds differ by more: espo reproduce.] Stop rate and wrong stops (marked")
+    print("responses that were right) are measured on responses that run on.")
     if options.task == "cycle":
         print("The task 'cycle' is built in favour of stopping early.")
     for what, path in files.items():

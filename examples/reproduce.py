@@ -14,7 +14,7 @@ How to run this script
 ``python examples/reproduce.py --smoke``      everything in small, a minute or two
 ``python examples/reproduce.py --dry-run``    the runs, and how long they take
 ``python examples/reproduce.py --full``       all families and methods, seeds 100 to 104
-``python examples/reproduce.py --seeds 0-2 --arms ppo --set lr=1e-4 --set lambda_=1.0``    a search, on other seeds
+``python examples/reproduce.py --seeds 0-2 --problem-seed 777 --arms ppo --set lr=1e-4 --output search``    for a search
 
 It is ``espo reproduce``.
 """

@@ -39,6 +39,9 @@ def reproduce(
             "--set", help="NAME=VALUE of ESPOConfig in every run, such as lr=1e-4; rows are labelled with it."
         ),
     ] = None,
+    problem_seed: Annotated[
+        int | None, typer.Option(min=0, help="Evaluate on other problems than the tables': for searches.")
+    ] = None,
     output: Annotated[Path, typer.Option(help="Results; what is there is not run again.")] = Path("reproduction"),
     starts: Annotated[Path | None, typer.Option(help="Models to start from (default: the quickstart's).")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Runs at once (default: one a core).")] = None,
@@ -54,6 +57,7 @@ def reproduce(
     from espo_algo.experiments.reproduce import describe
     from espo_algo.experiments.reproduce import reproduce as run
     from espo_algo.experiments.run import Schedule
+    from espo_algo.lock import lock
 
     preset = _SMOKE if smoke else _FULL if full else _DEFAULT
     given = {"families": families, "arms": arms, "seeds": seeds, "iterations": iterations}
@@ -65,7 +69,7 @@ def reproduce(
             _names(chosen["families"], [*FAMILIES]),
             _names(chosen["arms"], [*ARMS]),
             _seeds(chosen["seeds"]),
-            Schedule(0, problems=number, samples=samples, every=chosen.get("every", 10)),
+            Schedule(0, problems=number, samples=samples, every=chosen.get("every", 10), problem_seed=problem_seed),
             iterations=chosen.get("iterations"),
             settings=dict(_setting(text) for text in settings or []),
             sft_steps=chosen.get("sft_steps"),
@@ -76,7 +80,8 @@ def reproduce(
             return
         # Starts of few supervised updates must not take the place of the real ones.
         where = starts or (output if chosen.get("sft_steps") else Path(OUTPUT))
-        files, failed = run(plans, output, where, workers, typer.echo)
+        with lock(output / "lock"):
+            files, failed = run(plans, output, where, workers, typer.echo)
         for file in files:
             typer.echo(f"results: {file}")
         for line in failed:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from espo_algo.presets import PRESETS
+
 __all__ = ["ARMS", "FAMILIES", "Arm", "Family"]
 
 
@@ -50,13 +52,7 @@ class Family:
 
 
 # The published constants as far as they transfer: a threshold of 7 never fires here, so that beta is calibrated.
-_PAPER = {
-    "fail_reward": -1.0,
-    "target_stop_rate": 0.25,
-    "tolerance_update": "additive",
-    "tolerance_rate": 0.1,
-    "warmup_min_explained_variance": None,
-}
+_PAPER = {**PRESETS["paper"], "beta": "auto"}
 
 ARMS = {
     "ppo": Arm("PPO", {"rule": "never"}),

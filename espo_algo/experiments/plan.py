@@ -114,18 +114,21 @@ def make_plans(
         sft_steps: See :class:`RunPlan`.
 
     Raises:
-        ValueError: If a family or arm is unknown.
+        ValueError: If a family, an arm or a setting is unknown.
     """
-    for what, names, known in (("family", families, FAMILIES), ("arm", arms, ARMS)):
+    for what, names, known in (("a family", families, FAMILIES), ("an arm", arms, ARMS)):
         for name in names:
             if name not in known:
-                raise ValueError(f"expected a {what} out of {[*known]}, got {name!r}")
+                raise ValueError(f"expected {what} out of {[*known]}, got {name!r}")
     settings = dict(settings or {})
+    with_settings(ESPOConfig(), settings)
     label = ",".join(f"{name}={value}" for name, value in settings.items())
     every_arm = dict.fromkeys([*(ARMS[arm].baseline for arm in arms), *arms])
 
     def plan(family: str, arm: str, seed: int, own: Mapping[str, Any], length: int) -> RunPlan:
         together = {**FAMILIES[family].settings, **own, **settings}
+        if length:  # so many updates of the policy in every arm
+            length += together.get("value_pretraining_iterations", 0)
         return RunPlan(family, arm, seed, replace(schedule, iterations=length), together, label, sft_steps)
 
     return [

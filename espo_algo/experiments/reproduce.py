@@ -50,7 +50,7 @@ def reproduce(
         The files of the results, and what failed; a second call tries these again.
 
     Raises:
-        ValueError: If there are files of other runs under the same names.
+        ValueError: If there are files of other runs under the same names, or a configuration is wrong.
     """
     folder = (output / RUNS).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,14 +59,16 @@ def reproduce(
     if missing := unfinished(plans, folder):
         for task, sft_steps in dict.fromkeys((plan.task, plan.sft_steps) for plan in missing):
             make_start(task, starts, sft_steps)
-    if not ray.is_initialized():
-        start_ray(num_cpus=workers, logging_level=logging.ERROR, log_to_driver=False)
+        for plan in {(plan.family, plan.arm): plan for plan in missing}.values():
+            plan.config(starts).validate()
+        if not ray.is_initialized():
+            start_ray(num_cpus=workers, logging_level=logging.ERROR, log_to_driver=False)
     progress = _Progress(len(missing), say)
     # Baselines first: their tokens are the others' budgets.
-    for first in (True, False):
-        trials = [_with_budget(plan, folder) for plan in missing if (plan.baseline is None) is first]
-        if trials := [plan for plan in trials if plan is not None]:
-            _run(trials, folder, starts, workers, progress)
+    while ready := {plan.name: with_budget for plan in missing if (with_budget := _with_budget(plan, folder))}:
+        _run([*ready.values()], folder, starts, workers, progress)
+        missing = [plan for plan in missing if plan.name not in ready]
+    progress.failed += [f"{plan.name} (its baseline has failed)" for plan in missing]
     return write_results(folder, output), progress.failed
 
 
@@ -86,7 +88,7 @@ def describe(plans: Sequence[RunPlan], output: Path, workers: int) -> str:
 
 
 def _with_budget(plan: RunPlan, folder: Path) -> RunPlan | None:
-    """The plan with its baseline's tokens; None where the baseline has failed."""
+    """The plan with its baseline's tokens; None where these are not known."""
     if plan.baseline is None:
         return plan
     baseline = folder / f"{replace(plan, arm=plan.baseline).name}.json"

@@ -3,14 +3,14 @@
 - :class:`Schedule`: how long a run goes on, and when and on how much it is measured.
 - :class:`Measurement`: a policy's evaluations at one point of its training.
 - :class:`Run`: a trained run with what was measured on it.
-- :func:`train`: makes one. :func:`numbers`: its numbers for a JSON file.
+- :func:`train`: makes one. :func:`numbers`: its numbers for a JSON file. :func:`sample_stops`: its stopped responses.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,18 @@ from espo_algo.evaluation.report import iteration_record
 from espo_algo.policy import Policy
 from espo_algo.rollout.engine import SamplingSettings
 
-__all__ = ["COOL", "GREEDY", "Measurement", "Run", "Schedule", "for_evaluation", "measure", "numbers", "train"]
+__all__ = [
+    "COOL",
+    "GREEDY",
+    "Measurement",
+    "Run",
+    "Schedule",
+    "for_evaluation",
+    "measure",
+    "numbers",
+    "sample_stops",
+    "train",
+]
 
 GREEDY = SamplingSettings(greedy=True)
 COOL = SamplingSettings(temperature=0.6)
@@ -45,6 +56,8 @@ class Schedule:
         token_budget: Rollout tokens at which the run is measured, too: a baseline's, so that the two are compared at
             equal tokens. It is the last iteration that the budget allows, if a batch costs what the last one did. The
             run goes on until then, for twice its iterations at most.
+        problem_seed: Seed of the task in evaluation, for other problems than those that are reported; None for the
+            task's own. A search for settings must not see the problems that its outcome is reported on.
     """
 
     iterations: int
@@ -53,6 +66,7 @@ class Schedule:
     every: int = 10
     course_problems: int = 512
     token_budget: float | None = None
+    problem_seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +127,7 @@ class Run:
         name: As tables say.
         config: What it was trained with.
         history: A record for each training iteration, those behind ``at_updates`` included.
-        course: Numbers of the measurements in the course of training.
+        course: Measurements in the course of training, the other two included, all on the same problems.
         at_updates: After the planned iterations.
         at_tokens: At the token budget; None without one.
         policy: The policy after the planned iterations.
@@ -122,18 +136,14 @@ class Run:
     name: str
     config: ESPOConfig
     history: list[dict[str, float]]
-    course: list[dict[str, float | None]]
+    course: list[Measurement]
     at_updates: Measurement
     policy: Policy
     at_tokens: Measurement | None = None
-    iterations: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.iterations = self.at_updates.iteration
 
     def seconds(self, name: str) -> float:
         """Seconds of the planned iterations in ``"sampling_s"`` or ``"update_s"``."""
-        return sum(record[name] for record in self.history[: self.iterations])
+        return sum(record[name] for record in self.history[: self.at_updates.iteration])
 
 
 def train(config: ESPOConfig, name: str, schedule: Schedule, progress: bool = True) -> Run:
@@ -147,7 +157,7 @@ def train(config: ESPOConfig, name: str, schedule: Schedule, progress: bool = Tr
     """
     algo: ESPO = config.build_algo()
     history: list[dict[str, float]] = []
-    course: list[dict[str, float | None]] = []
+    course: list[Measurement] = []
     at_updates = at_tokens = policy = None
     budget = schedule.token_budget
     try:
@@ -173,9 +183,9 @@ def train(config: ESPOConfig, name: str, schedule: Schedule, progress: bool = Tr
                         at_updates, policy = measured, latest
                     if spent:
                         at_tokens = measured
-                    course.append(measured.first(schedule.course_problems).numbers())
+                    course.append(measured.first(schedule.course_problems))
                 elif schedule.every and done % schedule.every == 0:
-                    course.append(_measure_course(algo.policy(), done, tokens, schedule).numbers())
+                    course.append(_measure_course(algo.policy(), done, tokens, schedule))
     finally:
         algo.stop()
     assert policy is not None
@@ -184,7 +194,7 @@ def train(config: ESPOConfig, name: str, schedule: Schedule, progress: bool = Tr
 
 def measure(policy: Policy, iteration: int, tokens: float, schedule: Schedule) -> Measurement:
     """A policy's evaluations on all problems: sampled at temperatures 1 and 0.6, and greedy."""
-    config = for_evaluation(policy.config)
+    config = for_evaluation(policy.config, schedule.problem_seed)
     problems, samples = schedule.problems, schedule.samples
     return Measurement(
         iteration,
@@ -203,9 +213,24 @@ def measure(policy: Policy, iteration: int, tokens: float, schedule: Schedule) -
     )
 
 
-def for_evaluation(config: ESPOConfig) -> ESPOConfig:
-    """A copy of a configuration for evaluation: the embedded engine in this process, with more slots."""
+def sample_stops(run: Run, responses: int = 64) -> Evaluation:
+    """A few responses of the trained policy with the stops taken."""
+    policy = run.policy
+    return evaluate_policy(
+        for_evaluation(policy.config), policy.model, policy.early_stopping, num_problems=responses, stops="stop"
+    )
+
+
+def for_evaluation(config: ESPOConfig, problem_seed: int | None = None) -> ESPOConfig:
+    """A copy of a configuration for evaluation: the embedded engine in this process, with more slots.
+
+    Args:
+        config: Of the training.
+        problem_seed: See :class:`Schedule`.
+    """
     config = config.copy(copy_frozen=False).generation(engine="torch")
+    if problem_seed is not None:
+        config.environment(env_config={**config.env_config, "seed": problem_seed})
     return config.env_runners(num_env_runners=0, num_gpus_per_env_runner=0, num_envs_per_env_runner=_EVALUATION_SLOTS)
 
 
@@ -213,14 +238,15 @@ def numbers(run: Run) -> dict[str, Any]:
     """A run's numbers for a JSON file; None where nothing was measured."""
     return {
         "history": [_without_nan(record) for record in run.history],
-        "course": run.course,
+        "course": [measured.numbers() for measured in run.course],
         "at_updates": run.at_updates.numbers(),
         "at_tokens": None if run.at_tokens is None else run.at_tokens.numbers(),
     }
 
 
 def _measure_course(policy: Policy, iteration: int, tokens: float, schedule: Schedule) -> Measurement:
-    config, problems = for_evaluation(policy.config), min(schedule.problems, schedule.course_problems)
+    config = for_evaluation(policy.config, schedule.problem_seed)
+    problems = min(schedule.problems, schedule.course_problems)
     return Measurement(
         iteration,
         tokens,

@@ -24,8 +24,8 @@ from scipy.stats import rankdata
 from espo_algo.evaluation import evaluate_policy
 from espo_algo.evaluation.report import format_table
 from espo_algo.evaluation.tails import failure_tails
-from espo_algo.experiments.comparison import for_evaluation
 from espo_algo.experiments.config import OUTPUT, build_config
+from espo_algo.experiments.run import for_evaluation
 from espo_env.early_stopping import DetectorSettings, RegretStatistics, replay
 
 __all__ = ["SIGNALS", "Measured", "Recorded", "auroc", "measure", "record"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from espo_algo.experiments.arms import ARMS, FAMILIES
-from espo_algo.experiments.statistics import Interval, interval, paired_interval, saving, tokens_to_accuracy
+from espo_algo.experiments.statistics import Interval, interval, paired_interval, saving, tokens_needed
 
 __all__ = ["KINDS", "Summary", "summarise"]
 
@@ -155,11 +155,5 @@ def _wrong_stops(course: Sequence[Mapping[str, Any]]) -> float | None:
 
 
 def _tokens_needed(run: Mapping[str, Any], base: Mapping[str, Any], kind: str) -> float | None:
-    iterations = base["plan"]["schedule"]["iterations"]
-    target = next(point[kind] for point in base["course"] if point["iteration"] == iterations)
-    needed = [
-        tokens_to_accuracy([p["tokens"] for p in course], [p[kind] for p in course], target)
-        for course in (run["course"], base["course"])
-    ]
-    assert needed[1] is not None  # its last measurement is the target
-    return None if needed[0] is None else needed[0] / needed[1]
+    own, baseline = ([(point["tokens"], point[kind]) for point in r["course"]] for r in (run, base))
+    return tokens_needed(*zip(*own, strict=True), *zip(*baseline, strict=True))

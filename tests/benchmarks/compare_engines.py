@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from espo_algo import ESPO
 from espo_algo.evaluation import evaluate_policy
 from espo_algo.evaluation.report import format_table, iteration_record
-from espo_algo.experiments.comparison import for_evaluation
 from espo_algo.experiments.config import build_config
+from espo_algo.experiments.run import for_evaluation
 
 COLUMNS = ("first", "last", "stop rate", "tokens", "evaluation", "missing", "mismatch", "seconds")
 

@@ -37,20 +37,24 @@ def test_trains_measures_and_reports(tmp_path, task, rule, names):
     small = ("--iterations", 2, "--problems", 32, "--sft-steps", 3, "--output", tmp_path)
     done = run("--task", task, "--rule", rule, *small)
     assert done.returncode == 0, done.stderr
-    runs = json.loads((tmp_path / "results.json").read_text("utf-8"))["runs"]
-    assert list(runs) == names
-    for name, measured in runs.items():
-        assert len(measured["history"]) == (0 if name == "start" else 2)
+    results = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    runs = results["runs"]
+    assert ["start", *runs] == names
+    points = {"start": results["start"]} | {name: run["at_updates"] for name, run in runs.items()}
+    for name, measured in points.items():
         # The table's numbers are those of the file.
         row = next(line for line in done.stdout.splitlines() if line.startswith(f"{name} "))
         for kind in ("sampled", "greedy"):
-            assert f"{measured[f'{kind}_accuracy']:.3f} ± {measured[f'{kind}_accuracy_error']:.3f}" in row
-        if measured["history"]:
-            assert measured["rollout_tokens"] == measured["history"][-1]["tokens"] > 0
-            assert f"{measured['rollout_tokens'] / 1e3:.1f}k" in row
+            assert f"{measured[kind]:.3f} ± {measured[f'{kind}_error']:.3f}" in row
+        if name in runs:
+            first = runs[name]["history"][:2]
+            assert measured["tokens"] == first[-1]["tokens"] > 0
+            assert f"{measured['tokens'] / 1e3:.1f}k" in row
             for kind in ("sampling_s", "update_s"):
-                assert measured[kind] == sum(record[kind] for record in measured["history"]) > 0
-                assert f"{measured[kind]:.1f} s" in row
+                assert f"{sum(record[kind] for record in first):.1f} s" in row
+    if "early-stopping PPO" in names:
+        assert runs["early-stopping PPO"]["at_tokens"]["tokens"] <= points["PPO"]["tokens"]
+        assert "At equal tokens early-stopping PPO differs from PPO by sampled accuracy" in done.stdout
     # The same start, problems and seeds: the first batch, in which nothing is stopped yet, is the same one.
     assert len({(runs[name]["history"][0]["tokens"], runs[name]["history"][0]["accuracy"]) for name in names[1:]}) == 1
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
