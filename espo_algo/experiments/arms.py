@@ -66,6 +66,32 @@ ARMS = {
     "random": Arm("  random stops at the same rate", {**_PAPER, "rule": "random"}),
 }
 
+# Critic-free: 8 responses to a prompt are measured against each other.
+_GRPO = {
+    "advantage_estimator": "group",
+    "normalize_advantages": False,
+    "vf_loss_coeff": 0.0,
+    "rollouts_per_prompt": 8,
+}
+# Yu et al. 2025, arXiv 2503.14476; the penalty is half of theirs, which belongs to rewards of -1 and 1.
+_DAPO = {
+    **_GRPO,
+    "clip_param_high": 0.28,
+    "dynamic_sampling_rounds": 9,
+    "overlong_buffer": 8,
+    "overlong_penalty": 0.5,
+}
+ARMS |= {
+    "grpo": Arm("GRPO", {**_GRPO, "rule": "never"}),
+    "dapo": Arm("DAPO", {**_DAPO, "rule": "never"}),
+    # Two responses to each prompt run on; how often they were right stands where the critic's value would.
+    "dapo_espo": Arm(
+        "DAPO with early stopping",
+        {**_DAPO, "rule": "regret_prompt", "pilots": 2, "fail_reward": 0.0, "smoothing": 0.0},
+        baseline="dapo",
+    ),
+}
+
 # Found for PPO on other seeds and problems than those that are reported; all arms of a family share them.
 _FASTER = {"lr": 1e-4, "critic_lr": 1e-3}
 
