@@ -45,7 +45,8 @@ __all__ = ["ESPOConfig"]
 class ESPOConfig(PPOConfig):
     """The configuration of :class:`~espo_algo.espo.ESPO`.
 
-    Defaults are the paper's (arXiv 2605.29860) where it publishes them. Two units differ from RLlib's PPO:
+    Defaults are the paper's (arXiv 2605.29860) where nothing better was measured (REPRODUCTION.md);
+    ``.early_stopping(preset="paper")`` gives all that it publishes. Two units differ from RLlib's PPO:
     ``train_batch_size_per_learner`` and ``minibatch_size`` count whole responses, not tokens. In tokens, a batch with
     stops would be topped up with further responses, and stopping early would save nothing.
 
@@ -57,7 +58,7 @@ class ESPOConfig(PPOConfig):
             .env_runners(num_env_runners=2, num_envs_per_env_runner=32)
             .language_model(model="path/to/model")
             .generation(max_new_tokens=64)
-            .early_stopping(beta="auto", target_stop_rate=0.2)
+            .early_stopping(target_stop_rate=0.2)
             .training(lr=5e-5, train_batch_size_per_learner=96, minibatch_size=24)
         )
         algo = config.build_algo()
@@ -110,13 +111,13 @@ class ESPOConfig(PPOConfig):
         self.rule = "regret_value"
         self.stop_credit: StopCredit = "reward"
         self.gate: Gate = "before"
-        self.fail_reward = -1.0
+        self.fail_reward = 0.0
         self.controller: Controller = "stop_rate"
-        self.beta: float | Literal["auto"] = 7.0
+        self.beta: float | Literal["auto"] = "auto"
         self.beta_bounds = (0.05, 50.0)
         self.target_stop_rate = 0.25
-        self.tolerance_rate = 0.1
-        self.tolerance_update: Literal["additive", "multiplicative"] = "additive"
+        self.tolerance_rate = 0.2
+        self.tolerance_update: Literal["additive", "multiplicative"] = "multiplicative"
         self.budget = 0.03
         self.confidence = 0.95
         self.audit_window = 1024
@@ -130,7 +131,7 @@ class ESPOConfig(PPOConfig):
         self.warmup_patience = 3
         self.warmup_change_threshold = 0.1
         self.warmup_max_fraction = 0.1
-        self.warmup_min_explained_variance: float | None = None
+        self.warmup_min_explained_variance: float | None = 0.05
         self.planned_iterations: int | None = None
         self.shadow_fraction = 0.0
         self.audit_weighting: AuditWeighting = "inverse"
@@ -283,21 +284,20 @@ class ESPOConfig(PPOConfig):
                 :mod:`espo_algo.learning.credit`.
             gate: ``"before"`` (the paper): the score is compared with the value before the token that moved it.
                 ``"after"``: with the value behind that token, which the next step gives; fires one token later.
-            fail_reward: Reward of a stop with ``stop_credit="reward"``; -1 in the paper. Beside 0 for a wrong answer
-                that punishes a stop harder than a full failure and pulls the value away from the probability of
-                success.
+            fail_reward: Reward of a stop with ``stop_credit="reward"``: 0, what a wrong answer gets; -1 in the paper,
+                which beside 0 punishes a stop harder than a full failure and pulls the value away from the probability
+                of success.
             controller: What sets the tolerance. ``"stop_rate"`` (the paper): it is driven to ``target_stop_rate``.
                 ``"false_positive_rate"``: the lowest one at which the share of wrong stops is known to stay within
                 ``budget``; nothing is stopped before that is known, and ``beta``, ``target_stop_rate`` and
                 ``tolerance_rate`` are not looked at. It learns from shadow responses (``shadow_fraction``).
-            beta: Tolerance to start from; 7 in the paper. It does not transfer to other scales: ``"auto"`` sets it from
-                the rollouts of the warm-up, so that it would have stopped ``target_stop_rate`` of them.
+            beta: Tolerance to start from. ``"auto"`` sets it from the rollouts of the warm-up, so that it would have
+                stopped ``target_stop_rate`` of them; the paper's 7 does not transfer to other scales.
             beta_bounds: Lowest and highest tolerance (not published).
             target_stop_rate: What the controller aims at; 0.25 in the paper. Keep it below the failure rate: false
                 positives are at least ``1 - failure_rate / stop_rate``.
-            tolerance_rate: Gain of the controller; 0.1 in the paper.
-            tolerance_update: ``"additive"`` (the paper) or ``"multiplicative"``, which suits any scale of ``beta``;
-                a rate of 0.2 works with it.
+            tolerance_rate: Gain of the controller: 0.2; 0.1 in the paper, for its additive update.
+            tolerance_update: ``"multiplicative"``, which suits any scale of ``beta``, or ``"additive"`` (the paper).
             budget: Highest share of wrong stops among all stops (ours; the paper reports 2.7 %).
             confidence: Of the upper bound that has to be within the budget (ours).
             audit_window: How many responses that ran on the bound is worked out from, the newest ones (ours). 3 % take
@@ -315,8 +315,8 @@ class ESPOConfig(PPOConfig):
                 updates; 0.1 in the paper.
             warmup_max_fraction: Share of ``planned_iterations`` after which it counts as trained in any case; 0.1 in
                 the paper.
-            warmup_min_explained_variance: Ask for explained variance instead of loss. With 0/1 rewards the paper's test
-                is met before the critic knows anything.
+            warmup_min_explained_variance: Ask for so much explained variance instead of a loss; None is the paper's
+                test, which with 0/1 rewards is met before the critic knows anything.
             planned_iterations: Training iterations planned; None where unknown.
             shadow_fraction: Share of the training responses on which a stop is only marked: they measure the
                 false-positive rate while training. With ``stop_credit="audited"`` also the probability of an audit.

@@ -110,12 +110,7 @@ def build_config(model: str | Path, *, iterations: int = 20, quick: bool = False
         .language_model(model=model)
         .generation(max_new_tokens=8 if quick else 32)
         .early_stopping(
-            beta="auto",
-            fail_reward=0.0,  # what a wrong answer gets, so that a stop is not feared more
             target_stop_rate=0.2,
-            tolerance_update="multiplicative",
-            tolerance_rate=0.2,
-            warmup_min_explained_variance=0.05,
             warmup_max_fraction=0.2,
             planned_iterations=iterations,
         )

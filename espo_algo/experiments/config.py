@@ -31,7 +31,7 @@ def build_config(
     model: str | Path | None = None,
     rule: str = "regret_value",
     engine: str = "torch",
-    fail_reward: float = -1.0,
+    fail_reward: float = 0.0,
     iterations: int = 60,
     seed: int = 0,
     output: str | Path = OUTPUT,
@@ -43,7 +43,7 @@ def build_config(
         task: ``arithmetic``, ``walk``, ``cycle`` or ``reasoning_gym:<generator>``.
         model: Folder to start from; None for the small transformer, made under ``output`` where it is not there yet.
         rule: Stop rule; ``"never"`` is plain PPO.
-        fail_reward: Reward of a stop; -1 in the paper, beside 0 for a wrong answer.
+        fail_reward: Reward of a stop; 0 is what a wrong answer gets, -1 the paper's.
         engine: What writes the responses.
         iterations: Planned training iterations.
         seed: Of problems, samples and minibatches.
@@ -69,12 +69,6 @@ def build_config(
         .early_stopping(
             rule=rule,
             fail_reward=fail_reward,
-            # The paper's constants belong to its models; these find their scale in the warm-up's rollouts.
-            beta="auto",
-            target_stop_rate=0.25,
-            tolerance_update="multiplicative",
-            tolerance_rate=0.2,
-            warmup_min_explained_variance=0.05,
             planned_iterations=iterations,
         )
         .training(
