@@ -12,7 +12,8 @@ This example
 
 How to run this script
 ----------------------
-``python examples/quickstart.py``                                   chains such as ``17+25-8=``, working written out
+``python examples/quickstart.py``                                   chains of 8 to 14 numbers, working written out
+``python examples/quickstart.py --task arithmetic``                 short ones: the hard case, where little can be saved
 ``python examples/quickstart.py --task reasoning_gym:chain_sum``    problems of reasoning-gym (extra ``tasks``)
 ``python examples/quickstart.py --task cycle``                      a task built in favour of stopping early
 ``python examples/quickstart.py --rule random``                     an ablation of the paper: stop at random
@@ -47,8 +48,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from espo_algo.atomic import write_text
 from espo_algo.evaluation.report import choose_responses, plot_curves, write_responses
+from espo_algo.experiments.arms import FAMILIES
 from espo_algo.experiments.comparison import measure_start, table, verdict
-from espo_algo.experiments.config import OUTPUT, build_config
+from espo_algo.experiments.config import OUTPUT, build_config, with_settings
 from espo_algo.experiments.run import Run, Schedule, numbers, sample_stops, train
 from espo_algo.experiments.settings import SETTINGS, get_setting, measure_task
 from espo_algo.experiments.starts import make_start, num_heads
@@ -57,6 +59,7 @@ from espo_algo.lock import lock
 from espo_algo.rollout.engines import ENGINES
 from espo_env.early_stopping import STOP_RULES
 
+TASK = "long_chains"
 RULE_NAMES = {"never": "PPO", "regret_value": "early-stopping PPO"}
 
 
@@ -64,14 +67,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line; ends with a message where it does not make sense."""
     parser = argparse.ArgumentParser(description="Early-stopping PPO beside plain PPO on a small language model.")
     parser.add_argument(
-        "--task", default="arithmetic", help=f"{', '.join(SETTINGS)} or reasoning_gym:<generator> (default: arithmetic)"
+        "--task", default=TASK, help=f"{', '.join(SETTINGS)} or reasoning_gym:<generator> (default: {TASK})"
     )
     parser.add_argument("--engine", choices=list(ENGINES), default="torch", help="what writes the responses")
     parser.add_argument("--rule", choices=list(STOP_RULES), default="regret_value", help="stop rule; never: PPO alone")
-    parser.add_argument("--fail-reward", type=float, default=-1.0, help="reward of a stop (default: the paper's -1)")
+    parser.add_argument("--fail-reward", type=float, default=0.0, help="reward of a stop (default: 0; the paper's: -1)")
     parser.add_argument("--seed", type=int, default=0, help="of problems, samples and minibatches (default: 0)")
-    parser.add_argument("--iterations", type=int, default=60, help="PPO iterations of each run (default: 60)")
-    parser.add_argument("--problems", type=int, default=2048, help="evaluation problems (default: 2048)")
+    parser.add_argument("--iterations", type=int, default=50, help="PPO iterations of each run (default: 50)")
+    parser.add_argument("--problems", type=int, default=1024, help="evaluation problems (default: 1024)")
     parser.add_argument("--sft-steps", type=int, help="supervised updates at most (default: the task's own number)")
     parser.add_argument("--model", type=Path, help="model folder to start from, instead of the small transformer")
     parser.add_argument("--output", type=Path, default=Path(OUTPUT), help=f"folder of the results (default: {OUTPUT})")
@@ -109,7 +112,10 @@ def compare(options: argparse.Namespace) -> None:
     model = options.model or make_start(options.task, options.output, options.sft_steps, num_heads(options.engine))
 
     names = {rule: RULE_NAMES.get(rule, f"PPO, {rule} stops") for rule in ("never", options.rule)}
-    configs = {name: build_config(model=model, rule=rule, **shared) for rule, name in names.items()}
+    found = FAMILIES[options.task].settings if options.task in FAMILIES else {}
+    configs = {
+        name: with_settings(build_config(model=model, rule=rule, **shared), found) for rule, name in names.items()
+    }
     start = measure_start(configs["PPO"], options.problems)
     runs: list[Run] = []
     for name, config in configs.items():

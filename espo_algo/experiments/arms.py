@@ -56,8 +56,7 @@ _PAPER = {**PRESETS["paper"], "beta": "auto"}
 
 ARMS = {
     "ppo": Arm("PPO", {"rule": "never"}),
-    # Of all rules tried, regret without smoothing saves most where stops may not be wrong (see REPRODUCTION.md).
-    "espo": Arm("early-stopping PPO", {"fail_reward": 0.0, "smoothing": 0.0}),
+    "espo": Arm("early-stopping PPO", {"fail_reward": 0.0, "smoothing": 0.0}),  # the defaults
     "paper": Arm("early-stopping PPO, the paper's setting", _PAPER),
     "no_warmup": Arm("  without warm-up", {**_PAPER, "planned_iterations": 1, "warmup_max_fraction": 0.0}),
     "no_penalty": Arm("  without penalty", {**_PAPER, "fail_reward": 0.0}),

@@ -93,6 +93,7 @@ def test_defaults_are_the_papers_where_nothing_better_was_measured() -> None:
         "beta": "auto",
         "tolerance_rate": 0.2,
         "tolerance_update": "multiplicative",
+        "smoothing": 0.0,
         "warmup_min_explained_variance": 0.05,
     }
     assert {name: getattr(config, name) for name in ours} == ours
