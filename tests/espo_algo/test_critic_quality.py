@@ -23,6 +23,14 @@ def test_auroc_is_the_share_of_pairs_in_order(rows: list[tuple[int, bool, float]
     assert got == pytest.approx(won / total) if pairs else math.isnan(got)
 
 
+def test_without_weights_every_pair_counts_once() -> None:
+    rng = np.random.default_rng(0)
+    scores, positive = rng.integers(0, 5, 40).astype(float), rng.random(40) < 0.4
+    pairs = [(a > b) + (a == b) / 2 for a in scores[positive] for b in scores[~positive]]
+    assert auroc(scores, positive) == pytest.approx(np.mean(pairs))
+    assert math.isnan(auroc(scores, np.zeros(40, bool)))
+
+
 def test_values_are_looked_at_behind_a_share_of_the_tokens() -> None:
     right = make_episode([1] * 8, correct=True, values=[0, 0, 1, 0, 0.5, 0, 0, 0])
     wrong = make_episode([1] * 4, correct=False, values=[1, 0, 0.5, 0.5])
