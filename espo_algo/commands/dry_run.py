@@ -21,16 +21,15 @@ _FLOAT32 = 4
 
 
 def describe(config: ESPOConfig, run: RunOptions) -> str:
-    """Checks a configuration against its task and model, and says what it would run.
+    """Checks a valid configuration against its task and model, and says what it would run.
 
     Returns:
         Responses and tokens an iteration, memory of each process, actors. Memory is that of weights, gradients,
         optimiser and cache; activations, and what libraries keep, come on top.
 
     Raises:
-        ValueError: If the configuration is wrong, or does not fit the task or model.
+        ValueError: If it does not fit the task or model.
     """
-    config.validate()
     mdp = config.check_task()
     responses, horizon = config.total_train_batch_size, mdp.max_new_tokens
     prompt = mdp.task.max_prompt_tokens

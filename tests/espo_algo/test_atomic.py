@@ -42,15 +42,18 @@ def test_links_stay_links_and_devices_devices(tmp_path):
 
 def test_a_folder_has_its_name_once_it_is_whole(tmp_path):
     target = tmp_path / "model"
-    target.mkdir()
-    (target / "old").touch()
-    with pytest.raises(RuntimeError), whole_folder(target) as half:
-        half.mkdir()
-        (half / "new").touch()
-        raise RuntimeError
+
+    def write(name, fails=False):
+        with whole_folder(target) as half:
+            half.mkdir()  # what a failed attempt left is gone
+            (half / name).touch()
+            if fails:
+                raise RuntimeError
+
+    write("old")
+    with pytest.raises(RuntimeError):
+        write("new", fails=True)
     assert [file.name for file in target.iterdir()] == ["old"]
-    with whole_folder(target) as half:
-        half.mkdir()  # what the failed attempt left is gone
-        (half / "newer").touch()
+    write("newer")
     assert [file.name for file in target.iterdir()] == ["newer"]
     assert [*tmp_path.iterdir()] == [target]
