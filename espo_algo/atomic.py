@@ -53,7 +53,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         path: The folder. Its parents are made by whoever writes.
 
     Yields:
-        Where to write: ``half-<name>`` beside it, which is not there yet. It stays if an error is raised, until the next
+        Where to write: ``half-<name>`` beside it, which is not there yet. If an error is raised it stays until the next
         attempt.
     """
     path = Path(path)
