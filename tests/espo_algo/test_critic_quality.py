@@ -37,6 +37,12 @@ def test_values_are_looked_at_behind_a_share_of_the_tokens() -> None:
     assert success_auroc([right, wrong]) == {"0": 0.0, "25": 1.0, "50": 0.5, "75": 0.0}
 
 
+def test_rounding_is_no_order() -> None:
+    right = make_episode([1, 1], correct=True, values=[0.3, 0.3])
+    wrong = make_episode([1, 1], correct=False, values=[np.nextafter(np.float32(0.3), np.float32(1)), 0.29])
+    assert success_auroc([right, wrong]) == {"0": 0.5, "25": 0.5, "50": 1.0, "75": 1.0}
+
+
 def test_marked_ones_that_ran_on_stand_for_those_that_were_stopped() -> None:
     def episode(value: float, correct: bool, mark: int = -1) -> object:
         return make_episode([1, 1, 1], correct=correct, values=[value] * 3, mark=mark)
