@@ -324,7 +324,11 @@ class ESPO(PPO):
     # --- RLlib's life cycle -------------------------------------------------------------------------------------
 
     def setup(self, config: ESPOConfig) -> None:
-        """Checks the task against the model before any actor starts, then builds everything."""
+        """Checks the task against the model before any actor starts, then builds everything.
+
+        A runner's constructor gets its configuration by a reference that its group holds as long as it lives, and this
+        process owns: Ray keeps the object, so a restart finds it (Ray's warning, ray#53727, is of objects let go).
+        """
         self.mdp = config.check_task()
         check_cluster(config)
         order = ProblemOrder(self.mdp.task.num_problems(self.mdp.split), config.seed)
