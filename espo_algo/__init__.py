@@ -13,7 +13,7 @@ One iteration, ``ESPO.training_step`` in ``espo.py``::
 
 Public names:
 
-- :class:`ESPOConfig`, :class:`ESPO`: the algorithm; importing ``ESPO`` registers it with Tune as ``"ESPO"``.
+- :class:`ESPOConfig`, :class:`ESPO`: the algorithm; making a configuration registers it with Tune as ``"ESPO"``.
 - :class:`TokenEpisode`: the record of one response, as the engine gives it to the learner.
 - :class:`LanguageModelWithCritic`: any Hugging Face causal LM with a critic.
 

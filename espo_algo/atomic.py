@@ -1,14 +1,18 @@
-"""Text files that are whole at any time.
+"""Files and folders that are whole at any time: written beside, then renamed.
 
-- :func:`write_text`: writes beside, then renames.
+- :func:`write_text`: a text file.
+- :func:`whole_folder`: a folder.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["write_text"]
+__all__ = ["whole_folder", "write_text"]
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -39,3 +43,22 @@ def write_text(path: str | Path, text: str) -> None:
     except OSError:
         half.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """A folder that bears its name only once everything is in it; an older one of that name is replaced.
+
+    Args:
+        path: The folder. Its parents are made by whoever writes.
+
+    Yields:
+        Where to write: ``half-<name>`` beside it, which is not there yet. If an error is raised it stays until the next
+        attempt.
+    """
+    path = Path(path)
+    half = path.with_name(f"half-{path.name}")
+    shutil.rmtree(half, ignore_errors=True)
+    yield half
+    shutil.rmtree(path, ignore_errors=True)
+    half.rename(path)

@@ -19,6 +19,9 @@ __all__ = ["POSITIONS", "auroc", "success_auroc"]
 POSITIONS = (0, 25, 50, 75)
 """Where values are looked at: behind this many percent of a response's tokens."""
 
+_DECIMALS = 5
+"""Of values: those of the same text differ by the rounding of their batches, which is no order."""
+
 
 def auroc(
     scores: NDArray[np.floating], positive: NDArray[np.bool_], weights: NDArray[np.floating] | None = None
@@ -49,7 +52,7 @@ def success_auroc(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     batch is not judged on what the detector let pass.
 
     Args:
-        trajectories: With their values; those without are left out.
+        trajectories: With their values; those without are left out. Values that differ by rounding are ties.
 
     Returns:
         For each of :data:`POSITIONS`, as text, the AUROC there; NaN where it cannot be told.
@@ -60,6 +63,6 @@ def success_auroc(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     weights = np.where(marked, total / max(int(marked.sum()), 1), 1.0)
     right = np.array([t.correct is True for t in known], np.bool_)
     return {
-        str(percent): auroc(np.array([t.values[percent * len(t) // 100] for t in known]), right, weights)
+        str(percent): auroc(np.round([t.values[percent * len(t) // 100] for t in known], _DECIMALS), right, weights)
         for percent in POSITIONS
     }

@@ -46,10 +46,10 @@ from espo_algo.metrics import log_rollouts
 from espo_algo.policy import Policy
 from espo_algo.rollout.dynamic_sampling import choose_batch, log_dropped, with_spread
 from espo_algo.rollout.engines import get_engine
-from espo_algo.rollout.env_runner import ESPOEnvRunner
 from espo_algo.rollout.plans import Planner, ResponsePlan
 from espo_algo.rollout.prompt_success import PromptSuccess
-from espo_algo.weight_sync.calls import ask_learners, check_learners, replace_runners, update_learners
+from espo_algo.rollout.runners import collect_from_runners, count_lost
+from espo_algo.weight_sync.calls import ask_learners, check_learners, update_learners
 from espo_algo.weight_sync.packing import unpack_state
 from espo_algo.weight_sync.sync import sync_weights
 from espo_env.early_stopping import FalsePositiveController
@@ -149,7 +149,7 @@ class ESPO(PPO):
         ]
         episodes = [*self.collect(self.env_runner_group, plans).values()]
         self.metrics.log_value("num_missing_episodes_lifetime", len(plans) - len(episodes), reduce="lifetime_sum")
-        lost += _losses(episodes, len(plans))
+        lost += count_lost(episodes, len(plans))
         self._prompt_success.update([episode for episode in episodes if episode.is_trainable])
         return episodes
 
@@ -232,42 +232,11 @@ class ESPO(PPO):
             was restarted since the weights were sent, that raised or did not answer in time (it is restarted) are
             missing.
         """
-        if not group.num_remote_workers():
-            return dict(enumerate(group.local_env_runner.sample(plans=plans)))
-        runners, newest = group.healthy_worker_ids(), self.version_sent(group)
-        # Responses to a prompt stay together: some may wait for what the others turn out to be.
-        turns = {group: turn for turn, group in enumerate(dict.fromkeys(plan.group for plan in plans))}
-        shares = {
-            runner: [number for number, plan in enumerate(plans) if turns[plan.group] % len(runners) == i]
-            for i, runner in enumerate(runners)
-        }
-
-        def sample(runner: ESPOEnvRunner) -> tuple[int, list[TokenEpisode] | str | None]:
-            index = int(runner.worker_index)
-            if runner.weights_version != newest:
-                return index, None  # restarted, and nobody has noticed
-            try:
-                return index, runner.sample(plans=[plans[i] for i in shares[index]])
-            except Exception as error:  # else RLlib would end the process, and only its own log would say why
-                logger.exception("runner %d", index)
-                return index, f"{type(error).__name__}: {error}"
-
         limit = self._limits["sample" if group is self.env_runner_group else "evaluate"]
-        start = time.monotonic()
-        answers = dict(group.foreach_env_runner(sample, local_env_runner=False, timeout_seconds=limit.seconds))
-        if hung := set(group.healthy_worker_ids()) & set(runners) - answers.keys():
-            replace_runners(group, hung, f"expected its responses within {limit.seconds:g} s, got none")
-        else:
-            limit.took(time.monotonic() - start)
-        episodes: dict[int, TokenEpisode] = {}
-        for index, answer in answers.items():
-            if isinstance(answer, str):
-                replace_runners(group, [index], f"with weights {newest} it raised {answer}")
-            else:
-                episodes |= zip(shares[index], answer or (), strict=False)
-        if None in answers.values():
+        episodes, outdated = collect_from_runners(group, plans, self.version_sent(group), limit)
+        if outdated:
             self.send_weights(group)
-        return dict(sorted(episodes.items()))
+        return episodes
 
     def send_weights(self, group: EnvRunnerGroup) -> int:
         """Sends the learners' weights and state of early stopping to a group's runners, and waits until they have them.
@@ -355,7 +324,11 @@ class ESPO(PPO):
     # --- RLlib's life cycle -------------------------------------------------------------------------------------
 
     def setup(self, config: ESPOConfig) -> None:
-        """Checks the task against the model before any actor starts, then builds everything."""
+        """Checks the task against the model before any actor starts, then builds everything.
+
+        A runner's constructor gets its configuration by a reference that its group holds as long as it lives, and this
+        process owns: Ray keeps the object, so a restart finds it (Ray's warning, ray#53727, is of objects let go).
+        """
         self.mdp = config.check_task()
         check_cluster(config)
         order = ProblemOrder(self.mdp.task.num_problems(self.mdp.split), config.seed)
@@ -428,25 +401,6 @@ class ESPO(PPO):
         for group in (self.env_runner_group, self.eval_env_runner_group):
             if group is not None:
                 self.send_weights(group)
-
-
-def _losses(episodes: Sequence[TokenEpisode], planned: int) -> Counter[str]:
-    """How many responses of a round were lost to what; numbers that are not finite are logged with where they are."""
-    lost = Counter(map(_lost_to, (episode for episode in episodes if not episode.is_trainable)))
-    if missing := planned - len(episodes):
-        lost["runners that died, hung, raised or were not back yet (see the log)"] = missing
-    for what in lost:
-        if what.startswith(FloatingPointError.__name__):
-            logger.error("%d responses lost to %s", lost[what], what)
-    return lost
-
-
-def _lost_to(episode: TokenEpisode) -> str:
-    """The name of the error; where a number is not finite the runner and the weights, too."""
-    if episode.error != FloatingPointError.__name__:
-        return episode.error or episode.stop_reason.value
-    what = episode.message.partition(" at token")[0]
-    return f"{episode.error} in runner {episode.runner} with weights {episode.weights_version} ({what})"
 
 
 tune.register_trainable("ESPO", ESPO)

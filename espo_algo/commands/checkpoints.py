@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from espo_algo.atomic import whole_folder
 from espo_algo.espo import ESPO
 from espo_algo.manifest import BrokenCheckpointError, verify_checkpoint
 
@@ -39,10 +40,8 @@ def save_checkpoint(algo: ESPO, folder: Path, keep: int) -> Path:
         keep: How many stay, the newest ones.
     """
     target = folder / CHECKPOINTS / f"iteration-{algo.training_iteration:06d}"
-    half = target.with_name(f"half-{target.name}")  # so that what has its name is whole
-    shutil.rmtree(half, ignore_errors=True)
-    algo.save_to_path(str(half.resolve()))
-    half.rename(target)
+    with whole_folder(target) as half:
+        algo.save_to_path(str(half.resolve()))
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return target

@@ -12,29 +12,29 @@ from espo_algo.cluster import actor_groups
 from espo_algo.commands.config_file import RunOptions
 from espo_algo.config import ESPOConfig
 from espo_algo.evaluation.report import format_table
+from espo_algo.learning.model import cached_bytes
 from espo_env.token_mdp import TokenMDP
 
-__all__ = ["cache_bytes", "describe", "num_parameters"]
+__all__ = ["describe"]
 
 _FLOAT32 = 4
 
 
 def describe(config: ESPOConfig, run: RunOptions) -> str:
-    """Checks a configuration against its task and model, and says what it would run.
+    """Checks a valid configuration against its task and model, and says what it would run.
 
     Returns:
         Responses and tokens an iteration, memory of each process, actors. Memory is that of weights, gradients,
         optimiser and cache; activations, and what libraries keep, come on top.
 
     Raises:
-        ValueError: If the configuration is wrong, or does not fit the task or model.
+        ValueError: If it does not fit the task or model.
     """
-    config.validate()
     mdp = config.check_task()
     responses, horizon = config.total_train_batch_size, mdp.max_new_tokens
     prompt = mdp.task.max_prompt_tokens
     updates = config.num_epochs * -(-config.train_batch_size_per_learner // (config.minibatch_size or responses))
-    parameters = num_parameters(config)
+    parameters = _num_parameters(config)
     groups = actor_groups(config)
     lines = [
         f"{run.iterations} iterations of {responses} responses ({responses // config.rollouts_per_prompt} prompts, "
@@ -51,7 +51,7 @@ def describe(config: ESPOConfig, run: RunOptions) -> str:
     return "\n".join(lines)
 
 
-def num_parameters(config: ESPOConfig) -> int:
+def _num_parameters(config: ESPOConfig) -> int:
     """Parameters of policy and critic together, tied ones once."""
     with torch.device("meta"):
         policy = AutoModelForCausalLM.from_config(config.pretrained_config)
@@ -59,21 +59,20 @@ def num_parameters(config: ESPOConfig) -> int:
     return policy.num_parameters() + trunk + policy.config.hidden_size + 1
 
 
-def cache_bytes(config: ESPOConfig, mdp: TokenMDP) -> int:
+def _cache_bytes(config: ESPOConfig, mdp: TokenMDP) -> int:
     """Keys and values of all slots of a runner at their full length, the critic's own included."""
-    model = config.pretrained_config
-    head = getattr(model, "head_dim", None) or model.hidden_size // model.num_attention_heads
     trunks = 2 if config.critic == "separate" else 1
-    token = 2 * model.num_hidden_layers * model.num_key_value_heads * head * trunks * _width(config)
-    return config.num_envs_per_env_runner * mdp.max_length * token
+    a_token = trunks * cached_bytes(config.pretrained_config, getattr(torch, config.dtype))
+    return config.num_envs_per_env_runner * mdp.max_length * a_token
 
 
 def _memory(config: ESPOConfig, mdp: TokenMDP, parameters: int) -> list[list[str]]:
     runner = "each env runner" if config.num_env_runners else "this one (as env runner)"
     learner = "each learner" if config.num_learners else "this one (as learner)"
+    width = getattr(torch, config.dtype).itemsize
     rows = [
-        (runner, f"weights, {config.dtype}", parameters * _width(config)),
-        (runner, f"cache, {config.num_envs_per_env_runner} slots x {mdp.max_length} tokens", cache_bytes(config, mdp)),
+        (runner, f"weights, {config.dtype}", parameters * width),
+        (runner, f"cache, {config.num_envs_per_env_runner} slots x {mdp.max_length} tokens", _cache_bytes(config, mdp)),
         (learner, "weights, float32", parameters * _FLOAT32),
         (learner, "gradients, float32", parameters * _FLOAT32),
         (learner, "AdamW's two moments, float32", 2 * parameters * _FLOAT32),
@@ -81,7 +80,3 @@ def _memory(config: ESPOConfig, mdp: TokenMDP, parameters: int) -> list[list[str
     if config.num_learners > 1:
         rows.append((learner, "DDP's buckets, float32", parameters * _FLOAT32))
     return [[process, what, f"{size / 1e9:.3g}"] for process, what, size in rows]
-
-
-def _width(config: ESPOConfig) -> int:
-    return torch.empty((), dtype=getattr(torch, config.dtype)).element_size()

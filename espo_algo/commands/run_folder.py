@@ -8,13 +8,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from espo_algo.atomic import write_text
+from espo_algo.atomic import whole_folder, write_text
 from espo_algo.commands.checkpoints import choose_checkpoint, iteration_of, list_checkpoints, save_checkpoint
 from espo_algo.commands.config_file import RunOptions
 from espo_algo.commands.interruption import Interruption
@@ -91,7 +90,8 @@ def train(
                 algo.restore_from_path(str(checkpoint.resolve()))
             _iterate(algo, folder, log, run, interruption, progress)
             if run.export and interruption.number is None:
-                _export(algo, folder / EXPORT)
+                with whole_folder(folder / EXPORT) as half:
+                    export(algo, half)
         finally:
             algo.stop()
     return folder
@@ -131,15 +131,6 @@ def _iterate(
             if last:
                 break
     interruption.patient = False
-
-
-def _export(algo: ESPO, target: Path) -> None:
-    """Writes the model beside an older one, which it then replaces."""
-    half = target.with_name(f"half-{target.name}")
-    shutil.rmtree(half, ignore_errors=True)
-    export(algo, half)
-    shutil.rmtree(target, ignore_errors=True)
-    half.rename(target)
 
 
 def _save_responses(algo: ESPO, folder: Path, count: int) -> None:

@@ -101,12 +101,8 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])
 
 
-def plot_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: str | Path) -> Path:
-    """Draws accuracy against tokens, and tokens, stop rate and response length against iterations.
-
-    Args:
-        histories: Name of a run -> its records (:func:`iteration_record`).
-        path: The PNG to write.
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure of matplotlib's, in inches.
 
     Raises:
         ImportError: If matplotlib is not installed.
@@ -118,8 +114,29 @@ def plot_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: st
         raise ImportError("expected matplotlib to be installed: pip install 'espo[plots]'") from error
 
     # Not pyplot: nothing is shown, and the caller's backend is left alone.
-    figure = Figure(figsize=(11, 7), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def label_axes(axes: Any, title: str, xlabel: str) -> None:
+    """Title, name of the x axis and a grid, as all plots have them."""
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel(xlabel, fontsize=9)
+    axes.grid(alpha=0.3)
+
+
+def plot_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: str | Path) -> Path:
+    """Draws accuracy against tokens, and tokens, stop rate and response length against iterations.
+
+    Args:
+        histories: Name of a run -> its records (:func:`iteration_record`).
+        path: The PNG to write.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    figure = new_figure(11, 7)
     for axes, (x, y, title, xlabel) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
         for number, (name, records) in enumerate(histories.items()):
             steps, values = [r[x] for r in records], [r[y] for r in records]
@@ -127,9 +144,7 @@ def plot_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: st
             if smooth:
                 axes.plot(steps, values, color=f"C{number}", alpha=0.25, linewidth=1)
             axes.plot(steps, _smoothed(values) if smooth else values, color=f"C{number}", label=name)
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel(xlabel, fontsize=9)
-        axes.grid(alpha=0.3)
+        label_axes(axes, title, xlabel)
         axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)
     return Path(path)

@@ -40,7 +40,7 @@ def build_config(
     """The quickstart's training configuration.
 
     Args:
-        task: ``arithmetic``, ``walk``, ``cycle`` or ``reasoning_gym:<generator>``.
+        task: A name in :data:`~espo_algo.experiments.settings.SETTINGS`, or ``reasoning_gym:<generator>``.
         model: Folder to start from; None for the small transformer, made under ``output`` where it is not there yet.
         rule: Stop rule; ``"never"`` is plain PPO.
         fail_reward: Reward of a stop; 0 is what a wrong answer gets, -1 the paper's.

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from espo_algo.evaluation.report import label_axes, new_figure
 from espo_algo.experiments.arms import ARMS
 
 __all__ = ["plot_family"]
@@ -41,14 +42,7 @@ def plot_family(family: str, runs: Sequence[Mapping[str, Any]], output: Path) ->
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("expected matplotlib to be installed: pip install 'espo[plots]'") from error
-
-    figure = Figure(figsize=(16, 8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(16, 8)
     figure.suptitle(family)
     *panels, legend = figure.subplots(2, 4).flat
     for axes, (x, y, title) in zip(panels, _PANELS, strict=True):
@@ -56,9 +50,7 @@ def plot_family(family: str, runs: Sequence[Mapping[str, Any]], output: Path) ->
             for steps, values in lines:
                 axes.plot(steps, values, color=f"C{number}", alpha=0.25, linewidth=0.8)
             axes.plot(*_mean(lines), color=f"C{number}", linewidth=2)
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel(_AXES[x], fontsize=9)
-        axes.grid(alpha=0.3)
+        label_axes(axes, title, _AXES[x])
     for number, (name, _) in enumerate(_methods(runs, "tokens", "sampled")):
         legend.plot([], [], color=f"C{number}", linewidth=2, label=name)
     legend.legend(loc="center", fontsize=9)

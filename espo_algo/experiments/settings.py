@@ -79,7 +79,7 @@ GENERATORS: dict[str, dict[str, Any]] = {
 
 
 def get_setting(task: str) -> Setting:
-    """The setting of ``arithmetic``, ``walk``, ``cycle`` or ``reasoning_gym:<generator>``.
+    """The setting of a name in :data:`SETTINGS`, or of ``reasoning_gym:<generator>``.
 
     Raises:
         ValueError: If it is none of these.

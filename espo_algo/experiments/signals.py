@@ -4,7 +4,6 @@
 - :func:`record`: trains without stops, and writes responses down at several stages.
 - :data:`SIGNALS`: scores by name, each a number for every step; the stop rules are among them.
 - :func:`measure`, :class:`Measured`: what one score is worth on recorded responses.
-- :func:`auroc`: the probability that a failing response has the higher score.
 
 ``python -m espo_algo.experiments.signals arithmetic --output FOLDER`` prints the table of a task.
 """
@@ -19,8 +18,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
+from espo_algo.critic_quality import auroc
 from espo_algo.evaluation import evaluate_policy
 from espo_algo.evaluation.report import format_table
 from espo_algo.evaluation.tails import failure_tails
@@ -28,7 +27,7 @@ from espo_algo.experiments.config import OUTPUT, build_config
 from espo_algo.experiments.run import for_evaluation
 from espo_env.early_stopping import DetectorSettings, RegretStatistics, replay
 
-__all__ = ["SIGNALS", "Measured", "Recorded", "auroc", "measure", "record"]
+__all__ = ["SIGNALS", "Measured", "Recorded", "measure", "record"]
 
 PREFIXES = (5, 10, 20, 40, 80)
 """Tokens after which the area under the curve is measured, among the responses that go on."""
@@ -146,14 +145,6 @@ class Measured:
     bound: float
     saving_wrong_stops: float
     saving_good_ones: float
-
-
-def auroc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
-    """The probability that a positive case has a higher score than another one, ties counted half; NaN without both."""
-    n, m = int(positive.sum()), int((~positive).sum())
-    if not n or not m:
-        return float("nan")
-    return float((rankdata(scores)[positive].sum() - n * (n + 1) / 2) / (n * m))
 
 
 def measure(r: Recorded, score: Score, target: float) -> Measured:

@@ -6,6 +6,7 @@
 - :class:`MicroBatches`, :class:`Minibatch`: the batches whose gradients are accumulated into one step.
 - :class:`WholeEpisodeTrainingData`: what RLlib's LearnerGroup shards over its learners.
 - :func:`pack`: groups sequences under a token budget.
+- :func:`by_prompt`: groups responses by what they answer.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ __all__ = [
     "SequenceBatch",
     "TrainingBatch",
     "WholeEpisodeTrainingData",
+    "by_prompt",
     "pack",
 ]
 
@@ -173,6 +175,14 @@ def pack(lengths: NDArray[np.int64], max_tokens: int) -> list[NDArray[np.int64]]
     return groups
 
 
+def by_prompt(episodes: Sequence[TokenEpisode]) -> list[list[int]]:
+    """Indices of the responses to each prompt, prompts in the order of their first response."""
+    groups: dict[int, list[int]] = {}
+    for index, episode in enumerate(episodes):
+        groups.setdefault(episode.group, []).append(index)
+    return list(groups.values())
+
+
 @dataclass
 class WholeEpisodeTrainingData(TrainingData):
     """Training data of whole responses, dealt to learners prompt by prompt.
@@ -199,15 +209,12 @@ class WholeEpisodeTrainingData(TrainingData):
             ValueError: If there are fewer prompts than learners.
         """
         assert self.episodes is not None
-        groups: dict[int, list[int]] = {}
-        for index, episode in enumerate(self.episodes):
-            groups.setdefault(episode.group, []).append(index)
-        if len(groups) < num_shards:
+        members = by_prompt(self.episodes)
+        if len(members) < num_shards:
             raise ValueError(
-                f"expected responses to at least one prompt for each of {num_shards} learners, got {len(groups)}"
+                f"expected responses to at least one prompt for each of {num_shards} learners, got {len(members)}"
             )
         lengths = [len(e.prompt_tokens) + len(e) for e in self.episodes]
-        members = list(groups.values())
         longest_first = np.argsort([-sum(lengths[i] for i in group) for group in members], kind="stable")
         dealt: list[list[int]] = [[] for _ in range(num_shards)]
         for start in range(0, len(longest_first), num_shards):

@@ -27,7 +27,7 @@ from torch import Tensor
 from espo_algo.episodes import TokenEpisode
 from espo_algo.learning.across import AcrossLearners
 from espo_algo.learning.advantages import get_advantage_estimator
-from espo_algo.learning.batching import MicroBatches, Minibatch, SequenceBatch, TrainingBatch, pack
+from espo_algo.learning.batching import MicroBatches, Minibatch, SequenceBatch, TrainingBatch, by_prompt, pack
 from espo_algo.learning.credit import Credit, Responses, assign_credit, audit_weight
 from espo_algo.learning.losses import clipped_policy_loss, clipped_value_loss, kl_estimate, truncated_importance_weights
 from espo_algo.learning.optimizers import clipped_step, critic_parameters, weight_scales
@@ -127,10 +127,7 @@ class ESPOLearner(PPOTorchLearner):
         """The responses in a random order; prompt by prompt where those to a prompt share its computation."""
         if not self.config.share_prompts:
             return rng.permutation(len(episodes))
-        groups: dict[int, list[int]] = {}
-        for index, episode in enumerate(episodes):
-            groups.setdefault(episode.group, []).append(index)
-        members = list(groups.values())
+        members = by_prompt(episodes)
         return np.concatenate([members[group] for group in rng.permutation(len(members))])
 
     @torch.no_grad()

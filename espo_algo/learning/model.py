@@ -2,6 +2,7 @@
 
 - :class:`LanguageModelWithCritic`: any Hugging Face causal LM, a value head, and where wanted a critic trunk.
 - :func:`check_keys_and_values`: whether keys and values are all that a model keeps of a text.
+- :func:`cached_bytes`: what these take.
 
 Engines and the learner both run this module. Logits are computed only of the hidden states that they pass to
 ``project``, never of a whole batch.
@@ -20,7 +21,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from espo_algo.schema import CriticKind
 
-__all__ = ["LanguageModelWithCritic", "check_keys_and_values"]
+__all__ = ["LanguageModelWithCritic", "cached_bytes", "check_keys_and_values"]
 
 
 class LanguageModelWithCritic(nn.Module):
@@ -191,6 +192,12 @@ def check_keys_and_values(config: PretrainedConfig, max_length: int) -> None:
                 f"in layer {index} of {config.model_type} (recurrent, linear and shared-cache layers "
                 f"are not supported)"
             )
+
+
+def cached_bytes(config: PretrainedConfig, dtype: torch.dtype) -> int:
+    """Bytes of a token's keys and values in all layers of one trunk."""
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * dtype.itemsize
 
 
 def _without_dropout(config: PretrainedConfig) -> PretrainedConfig:

@@ -29,7 +29,7 @@ from espo_env.types import StopReason
 __all__ = ["ResponseBlock", "SharedPromptBatch", "arrange", "blocks_of_like_length", "check_shared_prompts"]
 
 _PASS_TOKENS = 64
-"""What another pass through the model costs, in tokens of padding; measured with models of 0.1M and 11M on a CPU."""
+"""What another pass through the model costs, in tokens of padding: worked out from step costs."""
 
 
 @dataclass(slots=True)

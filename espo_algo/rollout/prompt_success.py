@@ -74,6 +74,7 @@ class PilotQueue:
 
     Attributes:
         plans: As given, but that the pilots' share of right answers becomes the ``prompt_success`` of the others.
+        num_held: Plans that wait for pilots.
     """
 
     def __init__(self, plans: Sequence[ResponsePlan]) -> None:
@@ -90,11 +91,7 @@ class PilotQueue:
                 self._held[plan.group].append(number)
             else:
                 self._ready.append(number)
-
-    @property
-    def num_held(self) -> int:
-        """Plans that wait for pilots."""
-        return sum(map(len, self._held.values()))
+        self.num_held = len(plans) - len(self._ready)
 
     def take(self, count: int) -> list[int]:
         """The numbers of the next plans, at most ``count``."""
@@ -115,7 +112,9 @@ class PilotQueue:
         if self._missing[plan.group]:
             return
         outcomes = self._outcomes[plan.group]
-        for other in self._held.pop(plan.group):
+        held = self._held.pop(plan.group)
+        self.num_held -= len(held)
+        for other in held:
             if outcomes:
                 self.plans[other] = replace(self.plans[other], prompt_success=sum(outcomes) / len(outcomes))
             self._ready.append(other)

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv
 
 __all__ = ["AuditedResponse", "FalsePositiveController", "upper_bound"]
 
@@ -125,6 +124,8 @@ def upper_bound(hits: NDArray[np.int64], trials: NDArray[np.int64], confidence: 
     Returns:
         Shape (n,), in (0, 1]; 1 without a trial, or where all of them hit.
     """
+    from scipy.special import betaincinv  # takes as long to import as all the rest, and only a budget needs it
+
     missed = trials - hits
     return np.where(missed > 0, betaincinv(hits + 1, np.maximum(missed, 1), confidence), 1.0)
 

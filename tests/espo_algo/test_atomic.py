@@ -1,4 +1,4 @@
-"""Text files that are whole at any time."""
+"""Files and folders that are whole at any time."""
 
 import json
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from espo_algo.atomic import write_text
+from espo_algo.atomic import whole_folder, write_text
 
 
 def test_odd_text_comes_back_from_json(tmp_path):
@@ -38,3 +38,22 @@ def test_links_stay_links_and_devices_devices(tmp_path):
     assert (tmp_path / "target").read_text() == "new"
     write_text("/dev/null", "text")
     assert Path("/dev/null").is_char_device()
+
+
+def test_a_folder_has_its_name_once_it_is_whole(tmp_path):
+    target = tmp_path / "model"
+
+    def write(name, fails=False):
+        with whole_folder(target) as half:
+            half.mkdir()  # what a failed attempt left is gone
+            (half / name).touch()
+            if fails:
+                raise RuntimeError
+
+    write("old")
+    with pytest.raises(RuntimeError):
+        write("new", fails=True)
+    assert [file.name for file in target.iterdir()] == ["old"]
+    write("newer")
+    assert [file.name for file in target.iterdir()] == ["newer"]
+    assert [*tmp_path.iterdir()] == [target]

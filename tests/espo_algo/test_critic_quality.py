@@ -23,10 +23,24 @@ def test_auroc_is_the_share_of_pairs_in_order(rows: list[tuple[int, bool, float]
     assert got == pytest.approx(won / total) if pairs else math.isnan(got)
 
 
+def test_without_weights_every_pair_counts_once() -> None:
+    rng = np.random.default_rng(0)
+    scores, positive = rng.integers(0, 5, 40).astype(float), rng.random(40) < 0.4
+    pairs = [(a > b) + (a == b) / 2 for a in scores[positive] for b in scores[~positive]]
+    assert auroc(scores, positive) == pytest.approx(np.mean(pairs))
+    assert math.isnan(auroc(scores, np.zeros(40, bool)))
+
+
 def test_values_are_looked_at_behind_a_share_of_the_tokens() -> None:
     right = make_episode([1] * 8, correct=True, values=[0, 0, 1, 0, 0.5, 0, 0, 0])
     wrong = make_episode([1] * 4, correct=False, values=[1, 0, 0.5, 0.5])
     assert success_auroc([right, wrong]) == {"0": 0.0, "25": 1.0, "50": 0.5, "75": 0.0}
+
+
+def test_rounding_is_no_order() -> None:
+    right = make_episode([1, 1], correct=True, values=[0.3, 0.3])
+    wrong = make_episode([1, 1], correct=False, values=[np.nextafter(np.float32(0.3), np.float32(1)), 0.29])
+    assert success_auroc([right, wrong]) == {"0": 0.5, "25": 0.5, "50": 1.0, "75": 1.0}
 
 
 def test_marked_ones_that_ran_on_stand_for_those_that_were_stopped() -> None:

@@ -173,7 +173,7 @@ def test_weights_that_are_not_finite_are_named_with_the_runner_and_end_the_run(c
         algo.learner_group._learner.language_module.model.value_head.bias.fill_(torch.nan)
     algo.send_weights(algo.env_runner_group)
     message = r"96 to FloatingPointError in runner 0 with weights 1 \(expected finite values, got nan\)"
-    with caplog.at_level("ERROR", logger="espo_algo.espo"), pytest.raises(RuntimeError, match=message):
+    with caplog.at_level("ERROR", logger="espo_algo"), pytest.raises(RuntimeError, match=message):
         algo.train()
     assert "32 responses lost to FloatingPointError in runner 0" in caplog.messages[0]
     algo.stop()

@@ -104,16 +104,16 @@ def test_evaluation_beside_training_measures_whole_weights_from_before_it(coin_c
     """It raised nearly every iteration, and could read weights while the optimiser was at work on them."""
     step = ESPOLearner._step
 
-    def slow_step(learner):
+    def slow_step(learner, batches):
         time.sleep(0.05)
-        step(learner)
+        step(learner, batches)
 
     monkeypatch.setattr(ESPOLearner, "_step", slow_step)
     sent, seen = {}, []
     sync = espo_algo.espo.sync_weights
 
-    def record(learner_group, group, config):
-        version = sync(learner_group, group, config)
+    def record(learner_group, group, config, timeout):
+        version = sync(learner_group, group, config, timeout)
         sent.setdefault(version, weights(algo_of[0]) if algo_of else None)
         return version
 

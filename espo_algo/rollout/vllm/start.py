@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from espo_algo.learning.model import LanguageModelWithCritic
+from espo_algo.learning.model import LanguageModelWithCritic, cached_bytes
 from espo_algo.rollout.engine import EngineSettings
 from espo_algo.rollout.vllm.support import check_vllm
 
@@ -116,11 +116,7 @@ def _write_config(model: LanguageModelWithCritic, architecture: str, cache: str)
 
 def _cache_bytes(model: LanguageModelWithCritic, num_slots: int, max_length: int) -> int:
     """What keys and values of every slot's longest response take, and a block to spare."""
-    config = model.config
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     trunks = 1 if model.critic_trunk is None else 2
-    a_token = (
-        2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * model.policy.dtype.itemsize * trunks
-    )
+    a_token = trunks * cached_bytes(model.config, model.policy.dtype)
     blocks_a_slot = -(-max_length // _CPU_BLOCK)
     return (num_slots * blocks_a_slot + 1) * _CPU_BLOCK * a_token

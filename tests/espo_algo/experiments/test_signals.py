@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from espo_algo.experiments.signals import SIGNALS, Recorded, auroc, measure
+from espo_algo.experiments.signals import SIGNALS, Recorded, measure
 
 RNG = np.random.default_rng(0)
 
@@ -24,13 +24,6 @@ def recorded(n: int = 24, longest: int = 12) -> Recorded:
         statistics=np.array([1.0, 1.0]),
         oracle_saving=0.0,
     )
-
-
-def test_the_area_is_the_share_of_pairs_in_the_right_order() -> None:
-    scores, positive = RNG.integers(0, 5, 40).astype(float), RNG.random(40) < 0.4
-    pairs = [(a > b) + (a == b) / 2 for a in scores[positive] for b in scores[~positive]]
-    assert auroc(scores, positive) == pytest.approx(np.mean(pairs))
-    assert math.isnan(auroc(scores, np.zeros(40, bool)))
 
 
 def test_what_a_score_is_worth_by_hand() -> None:
