@@ -302,7 +302,7 @@ class ESPOConfig(PPOConfig):
             confidence: Of the upper bound that has to be within the budget (ours).
             audit_window: How many responses that ran on the bound is worked out from, the newest ones (ours). 3 % take
                 99 stops without a wrong one among them, so a stop rate of 10 % needs a window of 1,000 or more.
-            smoothing: Weight of the old score: 0, so that a single slip shows; 0.9 in the paper, for failures that last.
+            smoothing: Weight of the old score: 0, so that one slip shows; 0.9 in the paper, for failures that last.
             value_floor: Floor of the value gate; 0.2 in the paper.
             regret_clip: Bound of the normalised regret (not published).
             regret_delta: Added to the variance (not published).
