@@ -30,7 +30,7 @@ def test_every_arm_is_a_configuration(family, arm, tmp_path):
     config = build_config(task="arithmetic", model=tmp_path, seed=plan.seed)
     config = with_settings(config, plan.settings)
     assert config.lr == 1e-4
-    assert (config.rule == "never") == (arm in ("ppo", "start"))
+    assert (config.rule == "never") == (arm in ("ppo", "grpo", "dapo", "start"))
     for name, value in ARMS[arm].settings.items():
         assert getattr(config, name) == value
 
