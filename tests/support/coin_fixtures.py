@@ -19,7 +19,7 @@ def coin_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def coin_config(coin_model: Path) -> Callable[..., ESPOConfig]:
-    """Builds configurations: 32 responses of up to 12 tokens a batch, two minibatches, seed 0."""
+    """Builds configurations: 32 responses of up to 12 tokens a batch, two minibatches, the paper's constants, seed 0."""
 
     def build(env: str = "espo_env/TokenGeneration-v0", env_config: dict | None = None) -> ESPOConfig:
         return (
@@ -28,6 +28,7 @@ def coin_config(coin_model: Path) -> Callable[..., ESPOConfig]:
             .env_runners(num_envs_per_env_runner=8)
             .language_model(model=coin_model)
             .generation(max_new_tokens=12)
+            .early_stopping(preset="paper")
             .training(lr=1e-3, critic_lr=1e-3, train_batch_size_per_learner=32, minibatch_size=16)
             .debugging(seed=0, log_level="ERROR")
         )

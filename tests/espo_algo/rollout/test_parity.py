@@ -39,7 +39,7 @@ CASES = [*((rule, "before") for rule in RULES), ("regret_value", "after"), ("val
 
 
 def collected(coin_config, model, rule, gate):
-    config = coin_config().early_stopping(rule=rule, gate=gate, fail_reward=-0.75, smoothing=0.9)
+    config = coin_config().early_stopping(rule=rule, gate=gate, fail_reward=-0.75)
     env = make_vector_env(config)
     engine = get_engine(config.engine).build(model, config.engine_settings(env.unwrapped.mdp))
     engine.set_detector_state(DetectorState(STATISTICS, RULES[rule]))
