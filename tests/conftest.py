@@ -55,6 +55,7 @@ def ray_session() -> Iterator[None]:
 
     start_ray(
         num_cpus=8,
+        object_store_memory=2**28,  # so that a test can fill it
         logging_level="ERROR",
         # Workers find the tests' own tasks, as pytest does by its setting `pythonpath`.
         runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent / "support")}},

@@ -1,6 +1,7 @@
 """The algorithm with runners and learners in actors of their own, under Tune, and when they die."""
 
 import contextlib
+import gc
 import os
 import re
 import signal
@@ -96,7 +97,11 @@ def test_what_a_runner_raises_is_named_in_the_algorithm_and_it_is_restarted(two_
 
 
 def test_a_killed_runner_does_not_end_training(two_runners):
+    """Its constructor's arguments are still there, whatever else goes through the object store (ray#53727)."""
     algo, _ = two_runners
+    gc.collect()
+    for _ in range(12):  # three times the store
+        ray.put(np.zeros(2**23))
     actor = algo.env_runner_group._worker_manager._actors[1]
     ray.kill(actor, no_restart=False)
     missing = 0
