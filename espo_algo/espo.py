@@ -37,6 +37,7 @@ from ray.rllib.utils.metrics import (
 from espo_algo.cluster import check_cluster
 from espo_algo.config import ESPOConfig
 from espo_algo.episodes import TokenEpisode
+from espo_algo.errors import TrainingError
 from espo_algo.evaluation.in_training import evaluate_in_training
 from espo_algo.learning.batching import WholeEpisodeTrainingData
 from espo_algo.learning.model import LanguageModelWithCritic
@@ -113,7 +114,7 @@ class ESPO(PPO):
             A batch; with dynamic sampling also those that were sampled in the place of others.
 
         Raises:
-            RuntimeError: If several rounds in a row brought nothing, naming what was lost to what, and where.
+            TrainingError: If several rounds in a row brought nothing, naming what was lost to what, and where.
         """
         config, planner, episodes = self.config, self._planner, list[TokenEpisode]()
         size, further_rounds = config.total_train_batch_size, config.dynamic_sampling_rounds
@@ -127,7 +128,7 @@ class ESPO(PPO):
                 break
             self.restore_env_runners(self.env_runner_group)
         else:
-            raise RuntimeError(
+            raise TrainingError(
                 f"expected responses to train on, got none in {config.max_empty_rounds} rounds of {size}; lost: "
                 + "; ".join(f"{count} to {what}" for what, count in lost.most_common(_SHOWN))
                 + "".join(f"; the last one: {episode.message}" for episode in episodes[-1:] if episode.message)
@@ -184,7 +185,7 @@ class ESPO(PPO):
         (in_row, why), *_ = self._ask_learners(lambda learner: (learner.skipped_in_row, learner.skipped_why))
         logger.warning("%d optimiser steps of this iteration were left out, %d in a row: %s", skipped, in_row, why)
         if in_row >= self.config.max_skipped_steps:
-            raise RuntimeError(
+            raise TrainingError(
                 f"expected less than .fault_tolerance(max_skipped_steps={self.config.max_skipped_steps}) optimiser "
                 f"steps in a row without effect, got {in_row}: {why}"
             )
@@ -377,7 +378,7 @@ class ESPO(PPO):
         """Saves a checkpoint; in a local folder with its files' checksums (:mod:`espo_algo.manifest`).
 
         Raises:
-            RuntimeError: If a learner is dead.
+            TrainingError: If a learner is dead.
         """
         check_learners(self.learner_group)
         saved = str(super().save_to_path(path, **kwargs))

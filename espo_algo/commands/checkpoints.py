@@ -69,7 +69,9 @@ def choose_checkpoint(folder: Path, skip_broken: bool) -> Path | None:
                 ) from None
             continue
         for newer in [other for other in list_checkpoints(folder) if other > path]:
-            newer.rename(newer.with_name(f"broken-{newer.name}"))
+            aside = newer.with_name(f"broken-{newer.name}")
+            shutil.rmtree(aside, ignore_errors=True)  # of an earlier time
+            newer.rename(aside)
         return path
     if broken:
         raise BrokenCheckpointError(f"expected a whole checkpoint, got {'; '.join(map(str, broken))}")

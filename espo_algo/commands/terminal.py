@@ -30,28 +30,36 @@ Checkpoint = Annotated[
 
 @contextmanager
 def messages() -> Iterator[None]:
-    """A wrong file or value ends with a message, not with a traceback."""
+    """A wrong file or value, or training that cannot go on, ends with a message, not with a traceback."""
+    from espo_algo.errors import TrainingError
     from espo_env.escapes import visible
 
+    logging.getLogger("ray.rllib").setLevel(logging.ERROR)  # without its chatter
     try:
         yield
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, TrainingError) as error:
         typer.echo(f"error: {visible(str(error))}", err=True)
         raise typer.Exit(1) from error
 
 
 @contextmanager
 def ray_started(needed: bool = True) -> Iterator[None]:
-    """Ray without its chatter; one that runs already is left alone."""
+    """Ray without its chatter; one that runs already is left alone.
+
+    Raises:
+        ConnectionError: If it does not start.
+    """
     import ray
 
     from espo_algo.local_ray import start_ray
 
-    logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     started = needed and not ray.is_initialized()
     if started:
         on_term = signal.getsignal(signal.SIGTERM)
-        start_ray(logging_level=logging.ERROR, log_to_driver=False)
+        try:
+            start_ray(logging_level=logging.ERROR, log_to_driver=False)
+        except Exception as error:  # Ray has no narrower one for a node that takes too long
+            raise ConnectionError(f"expected Ray to start, or to be where RAY_ADDRESS says, got: {error}") from error
         signal.signal(signal.SIGTERM, on_term)  # Ray's exits with 15, or aborts
     try:
         yield

@@ -17,6 +17,7 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, WEIGHTS_SEQ_NO
 
 from espo_algo.episodes import TokenEpisode
+from espo_algo.errors import TrainingError
 from espo_algo.metrics import rollout_counts, rollout_metrics
 from espo_algo.rollout.plans import Planner
 from espo_algo.weight_sync.calls import ask_runners
@@ -44,7 +45,7 @@ def evaluate_in_training(algo: ESPO, training: Future[Any] | None = None) -> dic
         runners), and the version of the weights.
 
     Raises:
-        RuntimeError: If several rounds in a row brought nothing.
+        TrainingError: If several rounds in a row brought nothing.
     """
     group = algo.evaluation_runners()
     algo.restore_env_runners(group)
@@ -108,7 +109,7 @@ def _answer(algo: ESPO, group: EnvRunnerGroup, numbers: range) -> list[TokenEpis
             break
         algo.restore_env_runners(group)
     if not answered:
-        raise RuntimeError(
+        raise TrainingError(
             f"expected responses to evaluate, got none in {config.max_empty_rounds} rounds of {len(plans)}; see the "
             "runners' logs"
         )
@@ -124,5 +125,5 @@ def _num_problems(algo: ESPO, group: EnvRunnerGroup) -> int:
         return count(group.local_env_runner)
     counts = ask_runners(group, count, algo.config.weight_sync_timeout_s)
     if not counts:
-        raise RuntimeError("expected an evaluation runner, got none that is alive")
+        raise TrainingError("expected an evaluation runner, got none that is alive")
     return counts[0]

@@ -21,6 +21,8 @@ from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.actor_manager import RemoteCallResults
 
+from espo_algo.errors import TrainingError
+
 __all__ = ["ask_learners", "ask_runners", "check_learners", "replace_runners", "update_learners"]
 
 logger = logging.getLogger(__name__)
@@ -79,7 +81,7 @@ def ask_learners(learner_group: LearnerGroup, call: Callable[[Any], T], timeout:
         What the learners answered, by rank.
 
     Raises:
-        RuntimeError: If a remote learner is dead or did not answer in time, naming it.
+        TrainingError: If a remote learner is dead or did not answer in time, naming it.
         Exception: What the call raised in a learner.
     """
     results = learner_group.foreach_learner(call, timeout_seconds=timeout)
@@ -103,7 +105,7 @@ def update_learners(
         What ``Learner.update`` gave back on each learner, by rank.
 
     Raises:
-        RuntimeError: As :func:`ask_learners`.
+        TrainingError: As :func:`ask_learners`.
         Exception: What the update raised in a learner.
     """
     if learner_group.is_local:
@@ -121,19 +123,19 @@ def check_learners(learner_group: LearnerGroup) -> None:
     """Does nothing where every learner answered when it was asked last.
 
     Raises:
-        RuntimeError: If one did not, naming it.
+        TrainingError: If one did not, naming it.
     """
     if learner_group.is_local:
         return
     healthy = learner_group._worker_manager.healthy_actor_ids()
     if missing := [rank for rank in range(len(learner_group)) if rank not in healthy]:
-        raise RuntimeError(f"expected {len(learner_group)} learners, got none at {missing} (dead); {_HOW_TO_GO_ON}")
+        raise TrainingError(f"expected {len(learner_group)} learners, got none at {missing} (dead); {_HOW_TO_GO_ON}")
 
 
 def _by_rank(learner_group: LearnerGroup, results: RemoteCallResults, timeout: float) -> list[Any]:
     answers = {result.actor_id: result for result in results}
     if missing := [rank for rank in range(len(learner_group)) if rank not in answers]:
-        raise RuntimeError(
+        raise TrainingError(
             f"expected an answer of {len(learner_group)} learners within {timeout} s, got none from {missing} (dead, "
             f"or still busy); {_HOW_TO_GO_ON}"
         )
@@ -141,5 +143,5 @@ def _by_rank(learner_group: LearnerGroup, results: RemoteCallResults, timeout: f
         if not answers[rank].ok:
             error = answers[rank].get()
             error = getattr(error, "cause", None) or error  # what was raised there, not that something was
-            raise RuntimeError(f"expected an answer of learner {rank}, got {error!r}") from error
+            raise TrainingError(f"expected an answer of learner {rank}, got {error!r}") from error
     return [answers[rank].get() for rank in sorted(answers)]

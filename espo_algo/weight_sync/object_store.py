@@ -30,7 +30,7 @@ def broadcast_weights(learner_group: LearnerGroup, env_runner_group: EnvRunnerGr
         The version of the weights.
 
     Raises:
-        RuntimeError: If a learner did not answer in time, naming it.
+        TrainingError: If a learner did not answer in time, naming it.
     """
     learner_group_is_local = learner_group.is_local
 

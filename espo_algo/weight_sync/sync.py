@@ -33,7 +33,7 @@ def sync_weights(
         The version of the weights.
 
     Raises:
-        RuntimeError: If a learner did not answer in time, naming it.
+        TrainingError: If a learner did not answer in time, naming it.
     """
     if config.weight_transfer is None:
         return broadcast_weights(learner_group, env_runner_group, timeout)

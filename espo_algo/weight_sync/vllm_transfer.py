@@ -27,6 +27,7 @@ from ray.rllib.core.learner.learner import Learner
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
+from espo_algo.errors import TrainingError
 from espo_algo.rollout.vllm.engine import engine_weights
 from espo_algo.weight_sync.calls import ask_learners, ask_runners, replace_runners
 from espo_env.early_stopping import EarlyStoppingState
@@ -249,7 +250,7 @@ def transfer_weights(
         The version of the weights.
 
     Raises:
-        RuntimeError: If a learner did not answer in time, or a runner raised, naming it.
+        TrainingError: If a learner did not answer in time, or a runner raised, naming it.
     """
     engines = dict(ask_runners(env_runner_group, lambda runner: (runner.worker_index, runner.engine.identity), timeout))
     actors = env_runner_group._worker_manager.actors()
@@ -309,7 +310,7 @@ def _send(
         return module.early_stopping, version
     if isinstance(client.failure, RayActorError | GetTimeoutError):
         return None, version
-    raise RuntimeError(f"expected new weights to reach all runners within {timeout} s, got {client.failure!r}")
+    raise TrainingError(f"expected new weights to reach all runners within {timeout} s, got {client.failure!r}")
 
 
 def _source(module: Any) -> Any:

@@ -1,7 +1,9 @@
-"""Training runs that are interrupted (Ctrl-C, SIGTERM) or killed, and go on.
+"""Training runs that are interrupted (Ctrl-C, SIGTERM) or killed, whose checkpoints are damaged, and that go on.
 
 Run with ``PYTHONPATH=.:tests/support``. Starts ``espo train --resume`` again and again, sends it a signal while it
-trains, and looks at what it leaves: exit code, log, checkpoints.
+trains, and looks at what it leaves: exit code, log, checkpoints. Between two starts files of the newest checkpoint are
+damaged, one at a time (a bit flipped, cut short, deleted), and put back. Last, a run that was interrupted all along is
+compared with one that was left alone.
 """
 
 from __future__ import annotations
@@ -16,15 +18,18 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from coin_task import CoinTask
+from safetensors.torch import load_file
 from tiny_models import save_tiny_model
 
-from espo_algo.commands.checkpoints import choose_checkpoint, iteration_of
+from espo_algo.commands.checkpoints import choose_checkpoint, iteration_of, list_checkpoints
 from espo_algo.commands.run_log import RunLog
+from espo_algo.manifest import BrokenCheckpointError
 
 ROOT = Path(__file__).parents[2]
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}
@@ -55,6 +60,7 @@ def write_config(folder: Path, iterations: int) -> Path:
         "language_model": {"model": str(save_tiny_model(folder / "start", CoinTask().tokenizer, spare_tokens=5))},
         "generation": {"max_new_tokens": 8},
         "training": {"lr": 1e-3, "train_batch_size_per_learner": 16, "minibatch_size": 8},
+        "early_stopping": {"planned_iterations": 100},  # whatever run.iterations is
         "debugging": {"seed": 0},
         "run": {"iterations": iterations, "output": str(folder / "run"), "checkpoint_every": 7},
     }
@@ -63,20 +69,25 @@ def write_config(folder: Path, iterations: int) -> Path:
     return path
 
 
-def interrupt(config: Path, number: signal.Signals, delay: float = 0.0) -> Outcome:
-    """Starts or resumes a run in a process, and sends it a signal ``delay`` seconds after its first new iteration."""
-    folder = Path(yaml.safe_load(config.read_text())["run"]["output"])
-    log = RunLog(folder)
+def start(config: Path, *options: str) -> subprocess.Popen[str]:
+    """Starts ``espo train --resume`` in a process group of its own."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "espo_algo.commands.cli", "train", str(config), "--resume"],
+    return subprocess.Popen(
+        [sys.executable, "-m", "espo_algo.commands.cli", "train", str(config), "--resume", *options],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
         process_group=0,
     )
+
+
+def interrupt(config: Path, number: signal.Signals, delay: float = 0.0, options: Sequence[str] = ()) -> Outcome:
+    """Starts or resumes a run, and sends it a signal ``delay`` seconds after its first new iteration."""
+    folder = Path(yaml.safe_load(config.read_text())["run"]["output"])
+    log = RunLog(folder)
+    process = start(config, *options)
     size = -1
     while process.poll() is None:
         now = log.path.stat().st_size if log.path.is_file() else 0
@@ -95,26 +106,100 @@ def interrupt(config: Path, number: signal.Signals, delay: float = 0.0) -> Outco
     return Outcome(process.returncode, message, log.iterations(), saved)
 
 
+def damage(checkpoint: Path, choice: random.Random) -> tuple[str, Path, bytes]:
+    """Damages one file of a checkpoint: what was done, to which file, and what was in it."""
+    file = choice.choice(sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.stat().st_size))
+    content, what = file.read_bytes(), choice.choice(["bits flipped", "files cut short", "files deleted"])
+    place = choice.randrange(len(content))
+    if what == "bits flipped":
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1 << choice.randrange(8)]) + content[place + 1 :])
+    elif what == "files cut short":
+        file.write_bytes(content[:place])
+    else:
+        file.unlink()
+    return what, file, content
+
+
+def damage_and_mend(folder: Path, choice: random.Random) -> str:
+    """Damages the newest checkpoint of a run, sees that it is refused by the file's name, and mends it."""
+    what, file, content = damage(list_checkpoints(folder)[-1], choice)
+    try:
+        raise SystemExit(f"{file}, {what}: {choose_checkpoint(folder, skip_broken=False)} is taken as whole")
+    except BrokenCheckpointError as error:
+        if file.name not in str(error):
+            raise
+    file.write_bytes(content)
+    return what
+
+
+def damage_for_good(config: Path, folder: Path, choice: random.Random) -> None:
+    """Damages the newest checkpoint, and sees that ``espo train --resume`` ends at once and names the file."""
+    what, file, _ = damage(list_checkpoints(folder)[-1], choice)
+    process = start(config)
+    _, message = process.communicate(timeout=120)
+    if process.returncode != 1 or file.name not in message or "Traceback" in message:
+        raise SystemExit(f"{file}, {what}: exit code {process.returncode}, {message}")
+
+
+def same_export(config: Path, iterations: int) -> bool:
+    """Whether the run, brought to its end, exports what one comes to that was left alone from its start."""
+    exports = []
+    for output in ("run", "alone"):
+        content = yaml.safe_load(config.read_text())
+        content["run"] |= {"iterations": iterations, "output": str(config.parent / output)}
+        config.write_text(yaml.safe_dump(content))
+        process = start(config)
+        _, message = process.communicate()
+        if process.returncode:
+            raise SystemExit(message)
+        files = sorted((config.parent / output / "model").rglob("*.safetensors"))
+        exports.append([load_file(file) for file in files])
+    return len(exports[0]) == len(exports[1]) > 0 and all(
+        left.keys() == right.keys() and all(left[name].equal(right[name]) for name in left)
+        for left, right in zip(*exports, strict=True)
+    )
+
+
 def main() -> None:
-    """Prints what was seen."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=30)
-    rounds, counts, lost, started = parser.parse_args().rounds, Counter[str](), 0, time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        config = write_config(Path(folder), iterations=1_000_000)
-        delays = random.Random(0)
-        for _, number in zip(range(rounds), itertools.cycle(EXIT_CODES), strict=False):
-            outcome = interrupt(config, number, delays.uniform(0, 0.5))
-            counts[number.name] += 1
-            lost += outcome.logged[-1] - outcome.saved
-            expected = outcome.exit_code == EXIT_CODES[number] and outcome.logged == [
-                *range(1, len(outcome.logged) + 1)
-            ]
-            if not expected or (number != signal.SIGKILL and outcome.saved != outcome.logged[-1]):
+    """Prints what was seen, as rows of a table; ends at once where something is not as it should be."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--damages", type=int, default=50, help="a round")
+    options = parser.parse_args()
+    signals, damages, again, set_aside = Counter[str](), Counter[str](), 0, 0
+    choice, started = random.Random(0), time.monotonic()
+    with tempfile.TemporaryDirectory() as name:
+        config, run = write_config(Path(name), iterations=1_000_000), Path(name) / "run"
+        for _, number in zip(range(options.rounds), itertools.cycle(EXIT_CODES), strict=False):
+            for_good = number == signal.SIGTERM and len(list_checkpoints(run)) > 1
+            if for_good:
+                damage_for_good(config, run, choice)
+            outcome = interrupt(config, number, choice.uniform(0, 0.5), ["--skip-broken"] if for_good else [])
+            whole_log = outcome.logged == [*range(1, len(outcome.logged) + 1)]
+            if outcome.exit_code != EXIT_CODES[number] or not whole_log:
                 raise SystemExit(f"{number.name}: {outcome}")
-    seconds = time.monotonic() - started
-    print(f"{rounds} processes in {seconds:.0f} s: {dict(counts)}; every exit code and log as expected")
-    print(f"iterations done again after a kill: {lost}")
+            if number != signal.SIGKILL and outcome.saved != outcome.logged[-1]:
+                raise SystemExit(f"{number.name}: {outcome}")
+            signals[number.name] += 1
+            again += outcome.logged[-1] - outcome.saved
+            set_aside += for_good
+            damages.update(damage_and_mend(run, choice) for _ in range(options.damages))
+        if len(broken := list(run.glob("checkpoints/broken-*"))) != set_aside:
+            raise SystemExit(f"expected {set_aside} checkpoints set aside, got {broken}")
+        seconds = time.monotonic() - started
+        rows = {
+            "processes that trained": ", ".join(f"{n} ended by {what}" for what, n in signals.items())
+            + f", in {seconds:.0f} s",
+            "exit code, and a log without gap or double line": f"{signals.total()} of {signals.total()}",
+            "iterations done again": f"{again} after SIGKILL, 0 after SIGINT and SIGTERM",
+            "damages to the newest checkpoint, refused by the file's name": f"{damages.total()} of {damages.total()}: "
+            + ", ".join(f"{n} {what}" for what, n in sorted(damages.items())),
+            "broken checkpoints skipped with --skip-broken": str(set_aside),
+            f"export after {outcome.saved + 5} iterations as that of a run left alone": "equal"
+            if same_export(config, outcome.saved + 5)
+            else "NOT EQUAL",
+        }
+    print("\n".join(f"| {name} | {value} |" for name, value in rows.items()))
 
 
 if __name__ == "__main__":

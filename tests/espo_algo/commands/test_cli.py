@@ -72,6 +72,14 @@ def test_train_goes_on_from_the_newest_checkpoint(run, tmp_path, coin_model):
         assert left.equal(right)
 
 
+def test_training_that_cannot_go_on_ends_with_a_message(tmp_path, coin_model):
+    task = {"task": "coin_task:CoinTask", "broken_prompts": list(range(1000))}
+    environment = {"env": "espo_env/TokenGeneration-v0", "env_config": task}
+    output = espo("train", write_config(tmp_path, coin_model, environment=environment), code=1)
+    assert "\nerror: expected responses to train on, got none in 3 rounds of 16; lost: 48 to KeyError" in output
+    assert "new API stack" not in output
+
+
 @pytest.mark.parametrize("place", [("model",), (".", "--checkpoint")], ids=["model", "checkpoint"])
 def test_evaluate_scores_a_run_with_and_without_stops(run, tmp_path, place):
     folder, config = run
