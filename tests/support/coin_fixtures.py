@@ -19,7 +19,7 @@ def coin_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def coin_config(coin_model: Path) -> Callable[..., ESPOConfig]:
-    """Builds configurations: 32 responses of up to 12 tokens a batch, two minibatches, the paper's constants, seed 0."""
+    """Builds configurations: 32 responses of up to 12 tokens a batch, two minibatches, the paper's constants."""
 
     def build(env: str = "espo_env/TokenGeneration-v0", env_config: dict | None = None) -> ESPOConfig:
         return (
