@@ -15,6 +15,7 @@ A file has a section for each method of the configuration, with its keyword argu
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -109,6 +110,9 @@ def build_config(content: Mapping[str, Mapping[str, Any]]) -> tuple[ESPOConfig, 
         ValueError: If a section, key or value is wrong.
     """
     from espo_algo.config import ESPOConfig  # brings torch and ray, which a typo in a file need not wait for
+
+    # RLlib's import sets its logger to WARNING, and every check of a configuration warns of its new API stack.
+    logging.getLogger("ray.rllib").setLevel(logging.ERROR)
 
     check_sections(content)
     sections = dict(content)

@@ -34,7 +34,6 @@ def messages() -> Iterator[None]:
     from espo_algo.errors import TrainingError
     from espo_env.escapes import visible
 
-    logging.getLogger("ray.rllib").setLevel(logging.ERROR)  # without its chatter
     try:
         yield
     except (ValueError, OSError, ImportError, TrainingError) as error:
