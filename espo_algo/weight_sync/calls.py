@@ -12,10 +12,12 @@ RLlib drops a call that meets a busy actor without a word, and gives errors back
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import ray
+from ray.exceptions import RayError
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
@@ -31,6 +33,9 @@ _HOW_TO_GO_ON = (
     "training cannot go on without a learner: build the algorithm again and restore its newest checkpoint "
     "(restore_from_path, or espo train --resume)"
 )
+
+_UNTIL_KILLED = 10.0
+"""Seconds in which a killed process stops answering, even on a busy machine."""
 
 T = TypeVar("T")
 
@@ -65,8 +70,23 @@ def replace_runners(env_runner_group: EnvRunnerGroup, runners: Iterable[int], wh
     manager = env_runner_group._worker_manager
     for runner in sorted(runners):
         logger.warning("runner %d is restarted: %s", runner, why)
-        ray.kill(manager.actors()[runner], no_restart=False)
         manager.set_actor_state(runner, healthy=False)
+        ray.kill(manager.actors()[runner], no_restart=False)
+        _wait_until_silent(manager.actors()[runner])
+
+
+def _wait_until_silent(actor: Any) -> None:
+    """``ray.kill`` does not wait; an old process that still answers would be taken for the restarted one."""
+    deadline = time.monotonic() + _UNTIL_KILLED
+    while time.monotonic() < deadline:
+        ping = actor.ping.remote()
+        if not ray.wait([ping], timeout=0.5)[0]:
+            return  # hangs, or is being started again
+        try:
+            ray.get(ping)
+        except RayError:
+            return
+        time.sleep(0.05)
 
 
 def ask_learners(learner_group: LearnerGroup, call: Callable[[Any], T], timeout: float) -> list[T]:
@@ -84,6 +104,7 @@ def ask_learners(learner_group: LearnerGroup, call: Callable[[Any], T], timeout:
         TrainingError: If a remote learner is dead or did not answer in time, naming it.
         Exception: What the call raised in a learner.
     """
+    check_learners(learner_group)
     results = learner_group.foreach_learner(call, timeout_seconds=timeout)
     if learner_group.is_local:
         return [result.get() for result in results]
@@ -110,6 +131,7 @@ def update_learners(
     """
     if learner_group.is_local:
         return learner_group.update(training_data=training_data, **options)
+    check_learners(learner_group)
     shares = training_data.shard(len(learner_group), **options)
     results = learner_group._worker_manager.foreach_actor(
         "update",

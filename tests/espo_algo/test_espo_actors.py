@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import signal
+import threading
 import time
 
 import numpy as np
@@ -93,6 +94,29 @@ def test_what_a_runner_raises_is_named_in_the_algorithm_and_it_is_restarted(two_
     while algo.env_runner_group.num_healthy_remote_workers() < 2:
         assert time.monotonic() < deadline, "the runner that raised was not restarted"
         algo.train()
+
+
+def test_a_process_that_dies_slowly_is_not_taken_for_the_restarted_one(two_runners, monkeypatch):
+    """On a busy machine a killed runner answered once more, was taken back, and lost a second share of responses."""
+    algo, _ = two_runners
+    kill = ray.kill
+
+    def later(actor, no_restart):
+        threading.Timer(2.0, kill, [actor], {"no_restart": no_restart}).start()
+
+    def breaks(runner):
+        runner.engine.set_detector_state = None
+
+    before = algo.train()["num_missing_episodes_lifetime"]
+    monkeypatch.setattr(ray, "kill", later)
+    ray.get(algo.env_runner_group._worker_manager._actors[2].apply.remote(breaks))
+    deadline = time.monotonic() + 120
+    missing = algo.train()["num_missing_episodes_lifetime"] - before
+    while algo.env_runner_group.num_healthy_remote_workers() < 2:
+        assert time.monotonic() < deadline, "the runner that raised was not restarted"
+        algo.train()
+    assert missing == 16
+    assert algo.train()["num_missing_episodes_lifetime"] - before == missing
 
 
 def test_a_killed_runner_does_not_end_training(two_runners):
@@ -195,6 +219,8 @@ def test_a_runner_that_hangs_is_restarted_and_a_learner_that_hangs_is_an_error(c
     with pytest.raises(RuntimeError, match=r"expected an answer of learner 0, got OSError\('the disk is full'\)"):
         ask_learners(algo.learner_group, broken, timeout=60)
     # A learner that has raised, or died, is not asked any more: every further call names it.
+    with pytest.raises(RuntimeError, match=r"got none at \[0\] \(dead\)"):
+        algo.send_weights(algo.env_runner_group)  # as where a runner comes back
     for _ in range(2):
         with pytest.raises(RuntimeError, match=r"got none at \[0\] \(dead\); .* restore its newest checkpoint"):
             algo.train()
