@@ -10,7 +10,6 @@ Every complaint names what was expected, what came, and the section of the confi
 from __future__ import annotations
 
 import contextlib
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from espo_algo.learning.advantages import get_advantage_estimator
 from espo_algo.learning.model import check_keys_and_values
+from espo_algo.model_folder import check_model_folder
 from espo_algo.rollout.engines import EngineKind, get_engine
 from espo_algo.rollout.environment import make_vector_env
 from espo_algo.schema import FIELDS, SECTIONS, UNREAD, WITHOUT_FIELD, check_sections, section_keys
@@ -83,6 +83,7 @@ def check_settings(config: ESPOConfig) -> None:
     for what, look in (
         (".generation(engine): ", lambda: get_engine(config.engine)),
         (".training(advantage_estimator): ", lambda: get_advantage_estimator(config.advantage_estimator)),
+        (".language_model(model): ", lambda: check_model_folder(config.model_name)),
         ("", lambda: (config.sampling, config.early_stopping_state, config.detector_settings, config.credit_settings)),
     ):
         try:
@@ -99,8 +100,6 @@ def check_settings(config: ESPOConfig) -> None:
         )
     if config.model_name is None:
         _refuse(config, "expected .language_model(model=folder or hub name), got None")
-    elif _looks_like_folder(config.model_name) and not (Path(config.model_name) / "config.json").is_file():
-        _refuse(config, f"expected a model folder with a config.json, got {config.model_name!r}")
 
 
 def check_model(config: ESPOConfig) -> None:
@@ -296,14 +295,3 @@ def _check_batch(config: ESPOConfig) -> None:
 
 def _refuse(config: Any, message: str) -> None:
     config._value_error(message)
-
-
-def _looks_like_folder(name: str) -> bool:
-    """A hub name is ``name`` or ``owner/name``; the rest, and what begins with a folder that is here, is a path."""
-    path = Path(name)
-    return (
-        path.exists()
-        or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) is None
-        or name.startswith((".", "~"))
-        or (len(path.parts) > 1 and Path(path.parts[0]).is_dir())
-    )

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from espo_algo.model_folder import check_model_folder
 from espo_algo.schema import check_sections
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def load_config(path: str | Path) -> tuple[ESPOConfig, RunOptions]:
 
 
 def read_file(path: str | Path) -> dict[str, dict[str, Any]]:
-    """Reads a file, and checks the names and values in it; what the configuration as a whole gets wrong is said later.
+    """Reads a file, and checks names, values and the model's folder; what they get wrong together is said later.
 
     Numbers and truth values are YAML 1.2's: ``1e-6`` is a number, ``off`` is a text.
 
@@ -94,6 +95,7 @@ def read_file(path: str | Path) -> dict[str, dict[str, Any]]:
         else:
             raise ValueError(f"expected a file that ends in .yaml, .yml or .json, got {path.suffix!r}")
         check_sections(content)
+        check_model_folder(content.get("language_model", {}).get("model"))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: expected a text file in UTF-8, got byte {error.start} of another kind") from error
     except (ValueError, TypeError, yaml.YAMLError) as error:
