@@ -57,6 +57,8 @@ def ray_started(needed: bool = True) -> Iterator[None]:
         on_term = signal.getsignal(signal.SIGTERM)
         try:
             start_ray(logging_level=logging.ERROR, log_to_driver=False)
+        except SystemExit as error:  # Ray's own handler, while it starts
+            raise SystemExit(128 + signal.SIGTERM if error.code == signal.SIGTERM else error.code) from error
         except Exception as error:  # Ray has no narrower one for a node that takes too long
             raise ConnectionError(f"expected Ray to start, or to be where RAY_ADDRESS says, got: {error}") from error
         signal.signal(signal.SIGTERM, on_term)  # Ray's exits with 15, or aborts

@@ -225,3 +225,20 @@ def test_version_and_help_do_not_wait_for_torch_and_ray(argument, shown):
 )
 def test_a_wrong_place_or_value_is_said_at_once(tmp_path, coin_model, changes, message):
     assert message in without_torch_and_ray("train", write_config(tmp_path, coin_model, **changes))
+
+
+def test_a_sigterm_while_ray_starts_ends_with_143():
+    """Ray's own handler, which is there for that time, ends with 15."""
+    code = (
+        "import os, signal, threading, time\n"
+        "from espo_algo.commands.interruption import Interruption\n"
+        "from espo_algo.commands.terminal import ray_started\n"
+        "def terminate(ours):\n"
+        "    while signal.getsignal(signal.SIGTERM) == ours: time.sleep(0.001)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "with Interruption():\n"
+        "    ours = signal.getsignal(signal.SIGTERM)\n"
+        "    threading.Thread(target=terminate, args=[ours], daemon=True).start()\n"
+        "    with ray_started(): time.sleep(60)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 143
