@@ -121,7 +121,7 @@ def test_a_folder_that_was_not_called_a_checkpoint_is_not_unpickled(run, tmp_pat
     refused = espo("evaluate", tmp_path / "checkpoint", *arguments, code=1)
     assert "loading it runs whatever code is in it; add --checkpoint if you trust it" in refused
     broken = espo("evaluate", tmp_path / "checkpoint", *arguments, "--checkpoint", code=1)
-    assert "with SHA-256" in broken  # what has changed since it was written is not unpickled either
+    assert "with the SHA-256" in broken  # what has changed since it was written is not unpickled either
     assert not ran.exists()
     pickle.loads((tmp_path / "safe" / "algorithm_state.pkl").read_bytes())
     assert ran.exists()
