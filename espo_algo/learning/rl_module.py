@@ -54,9 +54,7 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
             weights=not self.inference_only,
         )
         if config["gradient_checkpointing"] and not self.inference_only:
-            for trunk in (self.model.trunk, self.model.critic_trunk):
-                if trunk is not None:
-                    trunk.gradient_checkpointing_enable({"use_reentrant": False})
+            self._checkpoint_gradients()
         self._constants: EarlyStoppingState = config["early_stopping"]
         # float64, so that a checkpoint gives back exactly what was computed.
         for name, number in state_numbers(self._constants).items():
@@ -65,6 +63,11 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
             # A row for each response remembered; NaN where there is none yet. 24 bytes each on the way to a runner.
             empty = torch.full((budget.window, len(AuditedResponse._fields)), torch.nan, dtype=torch.float64)
             self.register_buffer("regret_audited", empty)
+
+    def _checkpoint_gradients(self) -> None:
+        for trunk in (self.model.trunk, self.model.critic_trunk):
+            if trunk is not None:
+                trunk.gradient_checkpointing_enable({"use_reentrant": False})
 
     @property
     def early_stopping(self) -> EarlyStoppingState:
