@@ -27,10 +27,10 @@ __all__ = ["ResponseRecorder", "forget_after", "kept_iterations", "read_snapshot
 logger = logging.getLogger(__name__)
 
 _MOST_SNAPSHOTS = 16
-_WAITING = 2
+_WAITING = 4
 """Batches that may wait for the disk; further ones are left out."""
 _CLOSING_S = 10.0
-_NAME = re.compile(r"iteration-(\d{6,})\.json")
+_NAME = re.compile(r"snapshot-(\d{6,})\.json")
 
 
 class ResponseRecorder:
@@ -92,7 +92,7 @@ class ResponseRecorder:
                 snapshot = take_snapshot(episodes, self._config, self._tokenizer, self._count, iteration)
                 snapshot["lost_iterations"] = self.num_lost
                 text = json.dumps(snapshot, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-                write_text(self.folder / f"iteration-{iteration:06d}.json", text)
+                write_text(self.folder / f"snapshot-{iteration:06d}.json", text)
                 self._thin_out()
             except Exception as error:  # whatever it is: training goes on
                 self._lose(iteration, repr(error))
@@ -154,5 +154,5 @@ def kept_iterations(recorded: Sequence[int], most: int = _MOST_SNAPSHOTS) -> set
 
 
 def _files(folder: Path) -> dict[int, Path]:
-    found = {int(match[1]): path for path in folder.glob("iteration-*.json") if (match := _NAME.fullmatch(path.name))}
+    found = {int(match[1]): path for path in folder.glob("snapshot-*.json") if (match := _NAME.fullmatch(path.name))}
     return dict(sorted(found.items()))

@@ -89,7 +89,7 @@ def test_a_broken_checkpoint_is_named_and_skipped_when_that_is_meant(run, coin_m
     assert "--skip-broken goes on from the newest checkpoint that is whole" in refused
     resume(run, coin_model, "--skip-broken", iterations=3)
     assert iterations(run) == [1, 2, 3]
-    assert sorted(path.name for path in (run / RESPONSES).iterdir()) == [f"iteration-00000{i}.json" for i in (1, 2, 3)]
+    assert sorted(path.name for path in (run / RESPONSES).iterdir()) == [f"snapshot-00000{i}.json" for i in (1, 2, 3)]
     assert checkpoints(run) == ["broken-iteration-000003", "iteration-000002", "iteration-000003"]
     resume(run, coin_model)
     assert iterations(run) == [1, 2, 3, 4]

@@ -57,7 +57,7 @@ def test_the_first_and_the_newest_stay(iterations, most):
 
 def test_a_full_disk_is_counted_and_logged_once(tmp_path, caplog):
     for iteration in (1, 2):
-        (tmp_path / f"iteration-{iteration:06d}.json.half").symlink_to("/dev/full")
+        (tmp_path / f"snapshot-{iteration:06d}.json.half").symlink_to("/dev/full")
     with recorder(tmp_path) as recording:
         for iteration in (1, 2, 3):
             recording.record(iteration, one_of_each())
@@ -85,21 +85,21 @@ def test_a_response_of_another_kind_is_counted(tmp_path):
 def test_a_disk_that_hangs_holds_nobody_up(tmp_path, caplog):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    (tmp_path / "iteration-000001.json.half").symlink_to(pipe)  # opening it waits for a reader
+    (tmp_path / "snapshot-000001.json.half").symlink_to(pipe)  # opening it waits for a reader
     with recorder(tmp_path) as recording:
         recording.record(1, one_of_each())
         while recording._queue.qsize():
             time.sleep(0.01)
-        for iteration in range(2, 7):
+        for iteration in range(2, 9):
             recording.record(iteration, [response()])
-        assert recording.num_lost == 3  # one is being written, two wait
+        assert recording.num_lost == 3  # one is being written, four wait
         reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     os.close(reader)
     assert "the disk is too slow" in caplog.text
-    assert recorded(tmp_path)[-2:] == [2, 3]
+    assert recorded(tmp_path)[-2:] == [4, 5]
 
 
 def test_a_file_that_is_no_snapshot_is_named(tmp_path):
-    (tmp_path / "iteration-000001.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"iteration-000001\.json: expected a snapshot as JSON, got '{}'"):
+    (tmp_path / "snapshot-000001.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"snapshot-000001\.json: expected a snapshot as JSON, got '{}'"):
         read_snapshots(tmp_path)
