@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -39,6 +41,7 @@ def train(
     accept_changes: bool = False,
     skip_broken: bool = False,
     progress: bool = True,
+    report: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Path:
     """Trains up to ``run.iterations``, or until it is interrupted.
 
@@ -51,6 +54,7 @@ def train(
         accept_changes: Go on though configuration or problems are others than the run's, or its log is incomplete.
         skip_broken: Go on from the newest checkpoint that is whole.
         progress: Show a progress bar.
+        report: Takes what each iteration gave back, once it is logged and, where it is its turn, saved.
 
     Returns:
         The output folder.
@@ -78,7 +82,7 @@ def train(
         try:
             if checkpoint is not None:
                 algo.restore_from_path(str(checkpoint.resolve()))
-            _iterate(algo, folder, log, run, interruption, progress)
+            _iterate(algo, folder, log, run, interruption, progress, report)
             if run.export and interruption.number is None:
                 with whole_folder(folder / EXPORT) as half:
                     export(algo, half)
@@ -101,7 +105,13 @@ def _check_same(folder: Path, settings: RunSettings, log: RunLog, done: int) -> 
 
 
 def _iterate(
-    algo: ESPO, folder: Path, log: RunLog, run: RunOptions, interruption: Interruption, progress: bool
+    algo: ESPO,
+    folder: Path,
+    log: RunLog,
+    run: RunOptions,
+    interruption: Interruption,
+    progress: bool,
+    report: Callable[[Mapping[str, Any]], None] | None,
 ) -> None:
     """Trains on; log, checkpoints and responses are written as it goes."""
     done = algo.training_iteration
@@ -122,6 +132,8 @@ def _iterate(
             last = iteration == run.iterations or interruption.number is not None
             if last or iteration % run.checkpoint_every == 0:
                 save_checkpoint(algo, folder, run.keep_checkpoints)
+            if report is not None:
+                report(result)
             if last:
                 break
     interruption.patient = False
