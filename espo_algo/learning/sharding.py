@@ -53,7 +53,10 @@ def shard_module(module: LanguageModelRLModule, device: torch.device | str) -> N
         module: In float32, equal on all processes; what it computes in is its ``dtype``.
         device: This process's. Only a block at a time is there as a whole.
     """
-    mesh = init_device_mesh(torch.device(device).type, (torch.distributed.get_world_size(),))
+    device = torch.device(device)
+    if device.index is not None:
+        torch.accelerator.set_device_index(device.index)  # FSDP works on the current one
+    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     shard = partial(fully_shard, mesh=mesh, mp_policy=MixedPrecisionPolicy(module.dtype, torch.float32))
     model = module.model
     blocks = block_names(model.config)
