@@ -30,6 +30,7 @@ from espo_algo.learning.batching import ResponseStates
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.learning.optimizers import critic_parameters
 from espo_algo.learning.rl_module import LanguageModelRLModule
+from espo_algo.learning.sharding import block_names
 from espo_algo.rollout.embedded.engine import PREFILL_TOKENS
 from espo_algo.rollout.embedded.kv_cache import SlotCache
 from espo_algo.rollout.sampling import SamplingSettings, draw
@@ -66,8 +67,13 @@ def update_peak(
     length: int,
     prompt: int,
     accumulates: bool,
+    num_shards: int = 1,
 ) -> Peak:
     """The second optimiser step of a learner, whose moments are there.
+
+    Of a model that is sharded the passes run on one that is whole, in ``dtype`` and letting go of each gradient as soon
+    as it is there; in the place of its weights stands what is gathered at the same time: what belongs to no block, two
+    of the largest block (one is fetched while another one computes), and the gradients of one.
 
     Args:
         config: The language model's.
@@ -79,10 +85,22 @@ def update_peak(
         length: Tokens of each, prompt and response.
         prompt: Tokens of each prompt, in [1, length).
         accumulates: Whether a step adds up the gradients of several micro-batches.
+        num_shards: Learners that the model is spread over.
     """
-    with _fake(config, critic, vocab_size, torch.float32) as model:
-        module = _Module(model, dtype, gradient_checkpointing)
+    sharded = num_shards > 1
+    with _fake(config, critic, vocab_size, dtype if sharded else torch.float32) as model:
+        module = _Module(model, torch.float32 if sharded else dtype, gradient_checkpointing)
         parameters = [*module.parameters()]
+        count = sum(parameter.numel() for parameter in parameters)
+        weights = -(-count * torch.float32.itemsize // num_shards)
+        held = {"weights": weights, "gradients": weights, "AdamW's two moments": 2 * weights}
+        if sharded:
+            for parameter in parameters:
+                parameter.register_post_accumulate_grad_hook(_let_go)
+            with PeakMemory(parameters) as memory:
+                _pass(module, _FullBatch(sequences, length, prompt))
+            passing = memory.peak - sum(map(_bytes, parameters)) + _gathered(model)
+            return Peak(held, passing)
         policy, own = [*model.policy.parameters()], critic_parameters(model)
         optimizers = [torch.optim.AdamW(policy), torch.optim.AdamW(own)]
         batch = _FullBatch(sequences, length, prompt)
@@ -93,12 +111,9 @@ def update_peak(
                 optimizer.step()  # makes the moments
                 optimizer.zero_grad(set_to_none=True)
             for _ in range(1 + accumulates):
-                out = module._forward_train(batch)
-                (out[Columns.ACTION_LOGP].sum() + out[Columns.VF_PREDS].sum()).backward()
+                _pass(module, batch)
             for optimizer in optimizers:
                 optimizer.step()
-    weights = sum(parameter.numel() for parameter in parameters) * torch.float32.itemsize
-    held = {"weights": weights, "gradients": weights, "AdamW's two moments": 2 * weights}
     return Peak(held, max(0, memory.peak - sum(held.values())))
 
 
@@ -159,6 +174,25 @@ def _fake(
         model.to_empty(device="cpu")
         model.policy.tie_weights()
         yield model
+
+
+def _pass(module: _Module, batch: _FullBatch) -> None:
+    out = module._forward_train(batch)
+    (out[Columns.ACTION_LOGP].sum() + out[Columns.VF_PREDS].sum()).backward()
+
+
+def _let_go(parameter: Tensor) -> None:
+    parameter.grad = None
+
+
+def _gathered(model: LanguageModelWithCritic) -> int:
+    """Bytes of the root, which stays, and of three times the largest block: two of them, and one's gradients."""
+    names = block_names(model.config)
+    blocks = [block for block in model.modules() if type(block).__name__ in names]
+    sizes = [sum(map(_bytes, block.parameters())) for block in blocks]
+    own = [*model.policy.parameters(), *model.value_head.parameters()]
+    of_blocks = {id(parameter) for block in blocks for parameter in block.parameters()}
+    return sum(_bytes(parameter) for parameter in own if id(parameter) not in of_blocks) + 3 * max(sizes)
 
 
 class _Module(LanguageModelRLModule):

@@ -104,7 +104,7 @@ def learner_memory(config: ESPOConfig, mdp: TokenMDP) -> tuple[dict[str, int], d
     """Bytes in a learner, as :func:`runner_memory`."""
     minibatch = config.minibatch_size or config.train_batch_size_per_learner
     sequences = min(minibatch, max(1, config.max_tokens_per_microbatch // mdp.max_length))
-    dtype = getattr(torch, config.dtype)
+    dtype, sharded = getattr(torch, config.dtype), config.sharding is not None
     peak = update_peak(
         config.pretrained_config,
         config.critic,
@@ -115,9 +115,10 @@ def learner_memory(config: ESPOConfig, mdp: TokenMDP) -> tuple[dict[str, int], d
         length=mdp.max_length,
         prompt=mdp.task.max_prompt_tokens,
         accumulates=sequences < minibatch,
+        num_shards=config.num_learners if sharded else 1,
     )
     held = {f"update: {what}, float32": size for what, size in peak.held.items()}
-    if config.num_learners > 1:
+    if config.num_learners > 1 and not sharded:
         held["update: DDP's buckets, float32"] = peak.held["gradients"]
     passing = {f"update: activations, {sequences} sequences x {mdp.max_length} tokens": peak.passing}
     if config.num_env_runners:

@@ -36,9 +36,9 @@ def runner(**options):
     return ray.remote(num_cpus=0)(RunnerActor).remote(**options)
 
 
-def send(learners, runners, engines, timeout=20.0, name="training"):
+def send(learners, runners, engines, timeout=20.0, name="training", backend="barrier"):
     """What each learner answers, or raises."""
-    calls = [learner.send.remote(runners, engines, timeout, name) for learner in learners]
+    calls = [learner.send.remote(runners, engines, timeout, name, backend) for learner in learners]
     answers = []
     for call in calls:
         try:
@@ -61,6 +61,21 @@ def test_no_learner_waits_for_one_that_has_seen_a_runner_die(learners, dies_at):
     well = runner()
     assert send(learners, [well, runner()], ("c", dies_at)) == [("state", 5)] * 2
     assert ray.get(well.seen.remote()) == WHOLE
+
+
+@pytest.mark.parametrize("dies_at", ["init_weight_transfer_engine", "start_weight_update", "update_weights"])
+def test_sharded_learners_gather_to_the_end_when_a_runner_dies(learners, dies_at):
+    """The others would wait in the gathering for the first one, which has no use for the weights any more."""
+    start = time.monotonic()
+    engines = [runner(), runner(dies_at=dies_at)]
+    assert send(learners, engines, ("s", dies_at), backend="gather") == [(None, 5), ("state", 5)]
+    assert time.monotonic() - start < 30
+    well = runner()
+    assert send(learners, [well, runner()], ("t", dies_at), backend="gather") == [("state", 5)] * 2
+    assert ray.get(well.received.remote()) == [
+        {"name": name, "sum": total}
+        for name, total in (("0.weight", 15.0), ("0.bias", 5.0), ("1.weight", 15.0), ("1.bias", 3.0))
+    ]
 
 
 def test_a_runner_that_does_not_answer_is_an_error(learners):
