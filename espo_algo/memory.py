@@ -201,6 +201,7 @@ class _Module(LanguageModelRLModule):
     def __init__(self, model: LanguageModelWithCritic, dtype: torch.dtype, gradient_checkpointing: bool) -> None:
         torch.nn.Module.__init__(self)
         self.model, self.dtype, self.temperature = model, dtype, 1.0
+        self.autocast = dtype != torch.float32
         if gradient_checkpointing:
             self._checkpoint_gradients()
         self.train()

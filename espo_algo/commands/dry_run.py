@@ -58,11 +58,20 @@ def _memory(config: ESPOConfig, mdp: TokenMDP) -> list[list[str]]:
     libraries = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     held: dict[str, dict[str, int]] = {}
     passing: dict[str, dict[str, int]] = {}
-    for process, (kept, passes) in (
-        ("each env runner" if config.num_env_runners else "this one", runner_memory(config, mdp)),
-        ("each learner" if config.num_learners else "this one", learner_memory(config, mdp)),
+    for process, gpus, (kept, passes) in (
+        (
+            "each env runner" if config.num_env_runners else "this one",
+            config.num_gpus_per_env_runner,
+            runner_memory(config, mdp),
+        ),
+        (
+            "each learner" if config.num_learners else "this one",
+            config.num_gpus_per_learner,
+            learner_memory(config, mdp),
+        ),
     ):
-        held.setdefault(process, {"Python and its libraries, as here": libraries}).update(kept)
+        # On a GPU the memory is the GPU's, and the libraries' is not in it.
+        held.setdefault(process, {} if gpus else {"Python and its libraries, as here": libraries}).update(kept)
         passing.setdefault(process, {}).update(passes)
     rows = []
     for process, kept in held.items():
@@ -121,10 +130,8 @@ def learner_memory(config: ESPOConfig, mdp: TokenMDP) -> tuple[dict[str, int], d
     if config.num_learners > 1 and not sharded:
         held["update: DDP's buckets, float32"] = peak.held["gradients"]
     passing = {f"update: activations, {sequences} sequences x {mdp.max_length} tokens": peak.passing}
-    if config.num_env_runners:
-        passing[f"weights that are sent, {config.dtype}"] = (
-            peak.held["weights"] // torch.float32.itemsize * dtype.itemsize
-        )
+    if config.num_env_runners and not config.num_gpus_per_learner and dtype != torch.float32 and not sharded:
+        passing[f"weights to send, {config.dtype}"] = _sent(config)
     return held, passing
 
 
