@@ -12,7 +12,9 @@ Between two batches ``EarlyStoppingState`` gives the detector its statistics, to
 - ``types``: the glossary; :class:`StopReason`, :class:`PolicySignals`, :class:`Trajectory`
 - ``token_mdp``, ``token_env``, ``token_vector_env``: the token MDP; :class:`TokenGenerationEnv` and
   :class:`TokenGenerationVectorEnv`
-- ``wrappers``: :class:`RegretTermination`, :class:`VectorRegretTermination`, :class:`RecordTrajectory`
+- ``wrappers``: :class:`RegretTermination`, :class:`VectorRegretTermination`, :class:`Adaptation`,
+  :class:`RecordTrajectory`
+- ``signals``: regret and value of plain actions, from the policies of other libraries
 - ``early_stopping``: the failure detector and its state between batches, pure maths
 - ``tasks``, ``grading``: tasks that pose problems, and graders of responses
 - ``tokenizer``: :class:`Tokenizer`; ``rendering``: text and HTML views of responses
@@ -29,9 +31,10 @@ from espo_env.token_env import TokenGenerationEnv
 from espo_env.token_vector_env import Completed, TokenGenerationVectorEnv
 from espo_env.tokenizer import Tokenizer
 from espo_env.types import PolicySignals, StopReason, Trajectory
-from espo_env.wrappers import RecordTrajectory, RegretTermination, VectorRegretTermination
+from espo_env.wrappers import Adaptation, RecordTrajectory, RegretTermination, VectorRegretTermination
 
 __all__ = [
+    "Adaptation",
     "Completed",
     "PolicySignals",
     "RecordTrajectory",

@@ -1,12 +1,14 @@
 """The Gymnasium ids of this package; importing ``espo_env`` registers them.
 
-- :func:`make_env`, :func:`make_vector_env`: the entry points behind every id.
+- :func:`make_env`, :func:`make_vector_env`: the entry points behind every id. With ``signals`` or ``early_stopping``
+  they put the failure detector around.
 - :data:`TASKS`: id, task and horizon of each.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -17,6 +19,8 @@ from espo_env.tasks.base import Split, Task
 from espo_env.token_env import TokenGenerationEnv
 from espo_env.token_mdp import Horizon
 from espo_env.token_vector_env import AutoresetMode, TokenGenerationVectorEnv
+from espo_env.wrappers import RegretTermination, VectorRegretTermination
+from espo_env.wrappers.signals import SignalsFunction
 
 __all__ = ["TASKS", "make_env", "make_vector_env", "register_envs"]
 
@@ -44,8 +48,10 @@ def make_env(
     split: Split = "train",
     horizon: Horizon = "terminal",
     render_mode: str | None = None,
+    signals: SignalsFunction | None = None,
+    early_stopping: Mapping[str, Any] | None = None,
     **task_kwargs: Any,
-) -> TokenGenerationEnv:
+) -> TokenGenerationEnv | RegretTermination:
     """Builds an environment from a task, or from a task's class by name.
 
     Args:
@@ -54,15 +60,22 @@ def make_env(
         split: ``"train"`` or ``"eval"``.
         horizon: ``"terminal"`` or ``"truncation"``.
         render_mode: ``"ansi"``, ``"html"`` or None.
+        signals: Gives regret and value of plain actions, see :mod:`espo_env.signals`: the environment stops failing
+            responses, and its actions stay token ids, for libraries that know no others.
+        early_stopping: Keyword arguments of :class:`RegretTermination`. Without ``signals`` an action then says regret
+            and value itself.
         **task_kwargs: Keyword arguments of the task's class.
     """
-    return TokenGenerationEnv(
+    env = TokenGenerationEnv(
         _make_task(task, task_kwargs),
         max_new_tokens=max_new_tokens,
         split=split,
         horizon=horizon,
         render_mode=render_mode,
     )
+    if signals is None and early_stopping is None:
+        return env
+    return _BuiltWithTermination(env, signals=signals, **(early_stopping or {}))
 
 
 def make_vector_env(
@@ -74,10 +87,12 @@ def make_vector_env(
     autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     render_mode: str | None = None,
     copy: bool = True,
+    signals: SignalsFunction | None = None,
+    early_stopping: Mapping[str, Any] | None = None,
     **task_kwargs: Any,
-) -> TokenGenerationVectorEnv:
+) -> TokenGenerationVectorEnv | VectorRegretTermination:
     """Builds a vector environment; like :func:`make_env`, see :class:`TokenGenerationVectorEnv` for the rest."""
-    return TokenGenerationVectorEnv(
+    env = TokenGenerationVectorEnv(
         _make_task(task, task_kwargs),
         num_envs,
         max_new_tokens=max_new_tokens,
@@ -87,6 +102,9 @@ def make_vector_env(
         render_mode=render_mode,
         copy=copy,
     )
+    if signals is None and early_stopping is None:
+        return env
+    return VectorRegretTermination(env, signals=signals, **(early_stopping or {}))
 
 
 def register_envs() -> None:
@@ -98,6 +116,14 @@ def register_envs() -> None:
             vector_entry_point=f"{__name__}:make_vector_env",
             kwargs=dict(kwargs),
         )
+
+
+class _BuiltWithTermination(RegretTermination):
+    """The wrapper as part of what an id builds: the keyword arguments of its spec say all of it."""
+
+    @property
+    def spec(self) -> gym.envs.registration.EnvSpec | None:  # type: ignore[override]
+        return self.env.spec
 
 
 def _make_task(task: Task | str, kwargs: dict[str, Any]) -> Task:

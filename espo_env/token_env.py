@@ -26,9 +26,9 @@ __all__ = ["TokenGenerationEnv"]
 class TokenGenerationEnv(gym.Env[dict[str, NDArray[np.int32]], int]):
     """Writes the answer to a problem, one token a step.
 
-    Observation: ``{"tokens": int32 (max_length,), "length": int32 ()}``, the prompt and what was written so far; tokens
-    behind ``length`` are 0. Action: a token id. Reward: 0 on every step but the last; 1 there if the response ended
-    with the end-of-sequence token and is right.
+    Observation: ``{"tokens": int32 (max_length,), "length": int32 (1,)}``, the prompt and what was written so far;
+    tokens behind ``length`` are 0. Action: a token id. Reward: 0 on every step but the last; 1 there if the response
+    ended with the end-of-sequence token and is right.
 
     An episode ends with the end-of-sequence token (``terminated``, graded) or with ``max_new_tokens`` tokens (reward 0;
     ``terminated`` or ``truncated`` as ``horizon`` says). ``info["problem"]`` is always there; at the end also
@@ -179,7 +179,7 @@ class TokenGenerationEnv(gym.Env[dict[str, NDArray[np.int32]], int]):
         return self._tokens[self._prompt_length : self._length].copy()
 
     def _observation(self) -> dict[str, NDArray[np.int32]]:
-        return {"tokens": self._tokens.copy(), "length": np.asarray(self._length, np.int32)}
+        return {"tokens": self._tokens.copy(), "length": np.array([self._length], np.int32)}
 
 
 def _token(action: Any, vocab_size: int) -> int:

@@ -77,11 +77,11 @@ class TokenMDP:
         return self.task.tokenizer.eos_token_id
 
     def observation_space(self) -> spaces.Dict:
-        """``{"tokens": int32 (max_length,), "length": int32 ()}``; tokens behind ``length`` are 0."""
+        """``{"tokens": int32 (max_length,), "length": int32 (1,)}``; tokens behind ``length`` are 0."""
         return spaces.Dict(
             {
                 "tokens": spaces.Box(0, self.vocab_size - 1, (self.max_length,), np.int32),
-                "length": spaces.Box(0, self.max_length, (), np.int32),
+                "length": spaces.Box(0, self.max_length, (1,), np.int32),
             }
         )
 

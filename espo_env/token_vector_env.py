@@ -303,7 +303,7 @@ class TokenGenerationVectorEnv(VectorEnv[Observation, NDArray[np.integer], NDArr
 
     def observation(self, slot: int) -> Observation:
         """The observation of one slot."""
-        return {"tokens": self._tokens[slot].copy(), "length": np.asarray(self._lengths[slot], np.int32)}
+        return {"tokens": self._tokens[slot].copy(), "length": self._lengths[slot : slot + 1].copy()}
 
     def trajectory(self, slot: int) -> Trajectory:
         """The slot's episode as a record; its stop reason is ABORT while it runs."""
@@ -362,9 +362,8 @@ class TokenGenerationVectorEnv(VectorEnv[Observation, NDArray[np.integer], NDArr
         return self._tokens[slot, self._prompt_lengths[slot] : self._lengths[slot]].copy()
 
     def _observations(self) -> Observation:
-        if self.copy:
-            return {"tokens": self._tokens.copy(), "length": self._lengths.copy()}
-        return {"tokens": self._tokens, "length": self._lengths}
+        views = {"tokens": self._tokens, "length": self._lengths[:, None]}
+        return {name: view.copy() for name, view in views.items()} if self.copy else views
 
     def _column(self, values: ArrayLike, name: str, kind: type[np.bool_] | type[np.integer[Any]]) -> NDArray[Any]:
         column = np.asarray(values)

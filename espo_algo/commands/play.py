@@ -115,7 +115,7 @@ def model_signals(model: LanguageModelWithCritic, temperature: float = 1.0) -> S
     @torch.no_grad()
     def signals(observation: dict[str, np.ndarray], token: int) -> PolicySignals:
         written = torch.as_tensor(observation["tokens"], device=model.policy.device)
-        policy, critic = model.last_hidden(written[None], torch.tensor([int(observation["length"])]))
+        policy, critic = model.last_hidden(written[None], torch.from_numpy(observation["length"]))
         logits = model.project(policy) / temperature
         regret = step_regret(logits, torch.tensor([token], device=logits.device))
         return PolicySignals(token, float(regret[0]), float(model.value(critic)[0]))

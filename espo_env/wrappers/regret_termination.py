@@ -26,7 +26,15 @@ from espo_env.rendering import render
 from espo_env.token_env import TokenGenerationEnv
 from espo_env.token_mdp import RENDER_MODES
 from espo_env.types import StopReason, Trajectory
-from espo_env.wrappers.signals import SignalsFunction, StopDraws, check_signals, check_success, read_action
+from espo_env.wrappers.records import EpisodeListener, SignalHistory, natural_stop_reason
+from espo_env.wrappers.signals import (
+    SignalsFunction,
+    StopDraws,
+    check_signals,
+    check_success,
+    read_action,
+    signals_space,
+)
 
 __all__ = ["RegretTermination"]
 
@@ -38,8 +46,9 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
 
     An action says what sampling the token has computed: ``{"token": 17, "regret": 0.7, "value": 0.4}``, or
     :class:`~espo_env.types.PolicySignals`. With a ``signals`` callable it is a plain token, and the callable gives
-    ``(regret, value)`` for it. ``info`` has ``"regret"``, ``"value"``, ``"z"`` and ``"threshold"`` on every step, and
-    ``"stop_reason"`` at a stop. A step on which the episode ends by itself is never a stop: its answer is finished.
+    ``(regret, value)`` for it; :mod:`espo_env.signals` has some that are ready. ``info`` has ``"regret"``, ``"value"``,
+    ``"z"`` and ``"threshold"`` on every step, and ``"stop_reason"`` at a stop. A step on which the episode ends by
+    itself is never a stop: its answer is finished.
 
     Args:
         env: An environment with a ``Discrete`` action space.
@@ -118,19 +127,16 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
             DetectorState(statistics or RegretStatistics(), beta, enabled),
         )
         if signals is None:
-            self.action_space = spaces.Dict(
-                {
-                    "token": env.action_space,
-                    "regret": spaces.Box(0.0, np.inf, (), np.float32),
-                    "value": spaces.Box(-np.inf, np.inf, (), np.float32),
-                }
-            )
+            self.action_space = signals_space(env.action_space)
         self._draws = StopDraws(1, seed)
         self._observation: Any = None
         self._running = False
         self._stopped = False
+        self._last = (0.0, False, False)  # the last step's reward and flags
         self._marks = np.full(1, -1)
-        self._steps: list[tuple[float, float, float, float]] = []
+        self._num_steps = 0
+        self._history = SignalHistory(1)
+        self._listeners: list[EpisodeListener] = []
 
     def configure(self, statistics: RegretStatistics, beta: float, enabled: bool) -> None:
         """Takes a new batch's statistics, tolerance and warm-up flag.
@@ -138,6 +144,10 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         Call it between episodes: a decision may not see the future.
         """
         self.detector.configure(DetectorState(statistics, beta, enabled))
+
+    def listen(self, listener: EpisodeListener) -> None:
+        """Calls ``listener`` from now on with the record of each episode at its end, see :meth:`trajectory`."""
+        self._listeners.append(listener)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Starts a new episode with ``z`` at 0.
@@ -153,11 +163,12 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         options = dict(options or {})
         success = check_success(options.pop("prompt_success", 1.0), ())
         self._running = False
-        self._observation, info = self.env.reset(seed=seed, options=options)
-        self._draws.reseed([seed], _SLOT)
+        self._observation, info = self.env.reset(seed=seed, options=options or None)
+        if seed is not None:
+            self._draws.reseed(seed, _SLOT)
         self.detector.reset(_SLOT, self._draws.draw(_SLOT), success)
-        self._running, self._stopped = True, False
-        self._marks, self._steps = np.full(1, -1), []
+        self._running, self._stopped, self._last = True, False, (0.0, False, False)
+        self._marks, self._num_steps = np.full(1, -1), 0
         return self._observation, info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -175,28 +186,44 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         observation, reward, terminated, truncated, info = self.env.step(signals.token)
         verdict = self.detector.update(regret, value)
         natural = np.array([terminated or truncated])
-        (self._stopped,), self._marks = decide(verdict.stop, natural, np.array([len(self._steps)]), self._marks)
-        self._steps.append((float(regret[0]), float(value[0]), float(verdict.score[0]), float(verdict.threshold[0])))
-        info = {**info, **dict(zip(("regret", "value", "z", "threshold"), self._steps[-1], strict=True))}
+        step = np.array([self._num_steps])
+        (self._stopped,), self._marks = decide(verdict.stop, natural, step, self._marks)
+        columns = np.stack([regret, value, verdict.score, verdict.threshold])
+        self._history.write(_SLOT, step, np.array([signals.token]), columns)
+        self._num_steps += 1
+        info = {**info, **dict(zip(("regret", "value", "z", "threshold"), columns[:, 0].tolist(), strict=True))}
         if self._stopped:
             reward, terminated = self.fail_reward, True
             info["stop_reason"] = StopReason.REGRET
         self._observation = observation
         self._running = not (terminated or truncated)
+        self._last = float(reward), bool(terminated), bool(truncated)
+        if not self._running and self._listeners:
+            record = self.trajectory()
+            for listener in self._listeners:
+                listener(record)
         return observation, float(reward), terminated, truncated, info
 
     def trajectory(self) -> Trajectory:
         """The episode as a record, with its signals; its stop reason is ABORT while it runs.
 
-        Raises:
-            AttributeError: If the wrapped environment has no trajectory to give.
+        Of an environment that is no :class:`~espo_env.token_env.TokenGenerationEnv` the record has no prompt, its
+        response is the actions, its reward that of the last step; an end of the environment's own is ``EOS``, a
+        truncation ``LENGTH``.
         """
-        trajectory: Trajectory = self.env.get_wrapper_attr("trajectory")()
-        columns = np.array(self._steps, np.float32).reshape(-1, 4).T
-        trajectory.regrets, trajectory.values, trajectory.z, trajectory.thresholds = columns
+        mark = int(self._marks[0])
+        if isinstance(self.unwrapped, TokenGenerationEnv):
+            trajectory = self.unwrapped.trajectory()
+            columns = self._history.signals(0, self._num_steps)
+            trajectory.regrets, trajectory.values, trajectory.z, trajectory.thresholds = columns
+            trajectory.mark = mark
+        else:
+            reward, terminated, truncated = self._last
+            reason = natural_stop_reason(truncated) if terminated or truncated else StopReason.ABORT
+            trajectory = self._history.record(0, self._num_steps, reason, mark)
+            trajectory.reward, trajectory.truncated = reward, truncated
         if self._stopped:
             trajectory.stop_reason, trajectory.reward = StopReason.REGRET, self.fail_reward
-        trajectory.mark = int(self._marks[0])
         return trajectory
 
     def render(self) -> Any:

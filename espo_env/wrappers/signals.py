@@ -1,5 +1,6 @@
 """How the regret wrappers read token, regret and value out of an action.
 
+- :func:`signals_space`: the action space of tokens with their signals.
 - :func:`read_action`: an action in any of its forms as :class:`~espo_env.types.PolicySignals`.
 - :func:`check_signals`, :func:`check_success`: refuse regrets, values and success rates that cannot be.
 - :class:`StopDraws`: the ``random`` rule's draws, one generator a slot.
@@ -12,16 +13,30 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from espo_env.types import PolicySignals
 
-__all__ = ["SignalsFunction", "StopDraws", "check_signals", "check_success", "read_action"]
+__all__ = ["SignalsFunction", "StopDraws", "check_signals", "check_success", "read_action", "signals_space"]
 
 SignalsFunction = Callable[[Any, Any], PolicySignals | tuple[Any, Any]]
 """Maps the observation before the action, and the action, to :class:`PolicySignals` or to ``(regret, value)``."""
 
 _KEYS = {"token", "regret", "value"}
+_LARGE = 1e6
+"""Bounds of the action space, so that libraries can draw from it; signals beyond are taken."""
+
+
+def signals_space(tokens: spaces.Discrete) -> spaces.Dict:
+    """``{"token", "regret", "value"}`` for a space of tokens."""
+    return spaces.Dict(
+        {
+            "token": tokens,
+            "regret": spaces.Box(0.0, _LARGE, (), np.float32),
+            "value": spaces.Box(-_LARGE, _LARGE, (), np.float32),
+        }
+    )
 
 
 def read_action(
@@ -30,10 +45,12 @@ def read_action(
     """An action as token, regret and value.
 
     Args:
-        action: ``{"token", "regret", "value"}``, :class:`PolicySignals`, or what the wrapped environment takes.
+        action: ``{"token", "regret", "value"}``, :class:`PolicySignals`, or what the wrapped environment takes. For
+            many slots also a sequence of the first, one a slot.
         signals: Gives regret and value for the last of these.
         observation: The observation before the action.
-        shape: Shape of regret and value.
+        shape: Shape of regret and value: () for one environment, (N,) for many. Numbers, arrays and sequences are
+            taken, and a further axis of length 1, in which libraries keep scalars.
 
     Returns:
         Regret and value as float32 arrays of that shape.
@@ -41,10 +58,11 @@ def read_action(
     Raises:
         ValueError: If keys, the signals or their shapes are not as expected.
     """
-    if isinstance(action, Mapping):
-        if set(action) != _KEYS:
-            raise ValueError(f"expected an action with keys {sorted(_KEYS)}, got {sorted(map(str, action))}")
-        token, regret, value = action["token"], action["regret"], action["value"]
+    if isinstance(action, Sequence) and action and all(isinstance(each, Mapping) for each in action):
+        rows = [_columns(each) for each in action]
+        token, regret, value = (list(column) for column in zip(*rows, strict=True))
+    elif isinstance(action, Mapping):
+        token, regret, value = _columns(action)
     elif isinstance(action, PolicySignals):
         token, regret, value = action.token, action.regret, action.value
     elif signals is None:
@@ -59,11 +77,22 @@ def read_action(
     for name, column in (("regret", regret), ("value", value)):
         if column is None:
             raise ValueError(f"expected a {name} of shape {shape}, got None")
-        array = np.asarray(column, np.float32)
+        array = _without_last(np.asarray(column, np.float32), shape)
         if array.shape != shape:
             raise ValueError(f"expected a {name} of shape {shape}, got {array.shape}")
         columns.append(array)
-    return PolicySignals(token, *columns)
+    return PolicySignals(_without_last(token, shape) if isinstance(token, np.ndarray) else token, *columns)
+
+
+def _columns(action: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    if set(action) != _KEYS:
+        raise ValueError(f"expected an action with keys {sorted(_KEYS)}, got {sorted(map(str, action))}")
+    return action["token"], action["regret"], action["value"]
+
+
+def _without_last(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Of shape ``(*shape, 1)``: without the last axis."""
+    return array[..., 0] if array.shape == (*shape, 1) else array
 
 
 def check_signals(regrets: NDArray[np.float32], values: NDArray[np.float32]) -> None:
@@ -108,11 +137,17 @@ class StopDraws:
     def __init__(self, num_slots: int, seed: int | None) -> None:
         self._rngs = [_rng(None if seed is None else seed + slot) for slot in range(num_slots)]
 
-    def reseed(self, seeds: Sequence[int | None], slots: NDArray[np.integer]) -> None:
-        """Starts the generators of ``slots`` anew, where ``seeds`` (one for every slot) has one."""
+    def reseed(self, seed: int | Sequence[int | None], slots: NDArray[np.integer]) -> None:
+        """Starts the generators of ``slots`` anew.
+
+        Args:
+            seed: Slot ``i`` starts from ``seed + i``, or from its own one, if that is not None.
+            slots: Shape (n,).
+        """
         for slot in slots:
-            if seeds[slot] is not None:
-                self._rngs[slot] = _rng(seeds[slot])
+            own = seed[slot] if isinstance(seed, Sequence) else int(seed) + int(slot)
+            if own is not None:
+                self._rngs[slot] = _rng(own)
 
     def draw(self, slots: NDArray[np.integer]) -> NDArray[np.float32]:
         """One variate for each of the slots, shape (n,)."""

@@ -9,32 +9,12 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from letter_task import LetterTask
+from registered_envs import WITH_TASK, options
 
 import espo_env
-from espo_env import TokenGenerationEnv, TokenGenerationVectorEnv
-from espo_env.registration import TASKS
+from espo_env import RegretTermination, TokenGenerationEnv, TokenGenerationVectorEnv, VectorRegretTermination
 
 ROOT = Path(espo_env.__file__).parents[1]
-WITH_TASK = sorted(env_id for env_id, kwargs in TASKS.items() if "task" in kwargs)
-
-
-SAMPLES = Path(__file__).parents[1] / "data"
-
-
-def options(env_id):
-    if "ReasoningGym" in env_id:
-        pytest.importorskip("reasoning_gym")
-    if "Math" not in env_id:
-        return {}
-    train, evaluation = SAMPLES / "gsm8k_sample.jsonl", SAMPLES / "math500_sample.jsonl"
-    return {
-        "model": espo_env.Tokenizer.from_bytes(),
-        "train": train,
-        "preset": "gsm8k",
-        "eval": evaluation,
-        "eval_preset": "math-500",
-        "max_new_tokens": 2048,
-    }
 
 
 @pytest.mark.parametrize("env_id", WITH_TASK)
@@ -98,6 +78,31 @@ def test_a_task_by_name_takes_its_options():
 def test_wrong_tasks_are_named(options, error, message):
     with pytest.raises(error, match=message):
         gym.make("espo_env/TokenGeneration-v0", max_new_tokens=3, **options)
+
+
+def always_lost(observation, action):
+    return np.full(np.shape(action), 50.0), np.zeros(np.shape(action))
+
+
+def test_signals_make_an_environment_that_stops_and_takes_plain_tokens():
+    options = {"signals": always_lost, "early_stopping": {"beta": 0.5, "fail_reward": -0.5}}
+    made = gym.make("espo_env/Arithmetic-v0", **options)
+    assert isinstance(made.action_space, gym.spaces.Discrete)
+    for env in (made, gym.make(pickle.loads(pickle.dumps(made.spec)))):
+        assert env.has_wrapper_attr("detector")
+        env.reset(seed=0)
+        assert env.step(3)[1:3] == (-0.5, True)
+    vector = gym.make_vec("espo_env/Arithmetic-v0", 2, "vector_entry_point", **options)
+    assert isinstance(vector, VectorRegretTermination)
+    vector.reset(seed=0)
+    assert vector.step(np.array([3, 3]))[1].tolist() == [-0.5, -0.5]
+
+
+def test_early_stopping_alone_makes_one_whose_actions_have_their_signals():
+    env = gym.make("espo_env/Arithmetic-v0", early_stopping={"beta": 0.5})
+    assert set(env.action_space) == {"token", "regret", "value"}
+    with pytest.raises(ValueError, match="expected an environment without RegretTermination"):
+        RegretTermination(env)
 
 
 BARE = """

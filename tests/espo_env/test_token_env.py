@@ -39,7 +39,7 @@ def test_tokens_are_appended_to_the_prompt(letters):
     first, info = env.reset(options={"index": 2})
     assert info["problem"].prompt == "cab"
     assert first["tokens"].tolist() == [C, A, B, 0, 0, 0, 0]
-    assert (first["length"].tolist(), first["length"].dtype, first["tokens"].dtype) == (3, np.int32, np.int32)
+    assert (first["length"].tolist(), first["length"].dtype, first["tokens"].dtype) == ([3], np.int32, np.int32)
     second, reward, terminated, truncated, info = env.step(np.int64(B))
     assert second["tokens"].tolist() == [C, A, B, B, 0, 0, 0]
     assert (reward, terminated, truncated, set(info)) == (0.0, False, False, {"problem"})

@@ -64,7 +64,7 @@ def test_partial_reset_poses_the_given_problems_and_leaves_the_other_slots_alone
     )
     assert [problem.prompt for problem in env.problems] == ["acca", "b", "bb"]
     assert infos["_problem"].tolist() == [True, False, True]
-    assert observation["length"].tolist() == [4, 2, 2]
+    assert observation["length"].tolist() == [[4], [2], [2]]
     assert observation["tokens"][1].tolist() == [B, A, 0, 0, 0, 0, 0]
     assert env.prompt_tokens(0).tolist() == [A, C, C, A]
 
@@ -81,11 +81,11 @@ def test_observations_are_copies_unless_views_were_asked_for(letters):
     copies = TokenGenerationVectorEnv(letters, 1, max_new_tokens=3)
     before, _ = copies.reset(options={"indices": np.array([1])})
     copies.step([A])
-    assert before["length"].tolist() == [1]
+    assert before["length"].tolist() == [[1]]
     views = TokenGenerationVectorEnv(letters, 1, max_new_tokens=3, copy=False)
     before, _ = views.reset(options={"indices": np.array([1])})
     views.step([A])
-    assert before["length"].tolist() == [2]
+    assert before["length"].tolist() == [[2]]
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def test_environment_by_its_id(tmp_path):
     kwargs = {"model": tmp_path, "eval": file, "preset": "aime-2024", "template": "plain", "split": "eval"}
     env = gym.make("espo_env/Math-v0", **kwargs)
     observation, _ = env.reset(seed=0)
-    assert BYTES.decode(observation["tokens"][: observation["length"]]) == "1+1?"
+    assert BYTES.decode(observation["tokens"][: observation["length"].item()]) == "1+1?"
     steps = [env.step(token) for token in (*BYTES.encode("Answer: 2"), BYTES.eos_token_id)]
     assert [step[1] for step in steps] == [0.0] * 9 + [1.0]
     assert steps[-1][2]
