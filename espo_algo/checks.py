@@ -23,7 +23,7 @@ from espo_algo.learning.advantages import get_advantage_estimator
 from espo_algo.learning.model import check_keys_and_values
 from espo_algo.rollout.engines import EngineKind, get_engine
 from espo_algo.rollout.environment import make_vector_env
-from espo_algo.schema import FIELDS, SECTIONS, UNREAD, WITHOUT_FIELD, check_sections, section_keys
+from espo_algo.schema import COMMAND_LINE, FIELDS, SECTIONS, UNREAD, WITHOUT_FIELD, check_sections, section_keys
 from espo_env.token_mdp import TokenMDP
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def check_values(config: ESPOConfig) -> None:
             if (section, key) not in WITHOUT_FIELD
         }
         for section in SECTIONS
-        if section != "run"
+        if section not in COMMAND_LINE
     }
     check_sections(given, ".{}({})")
 

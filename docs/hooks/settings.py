@@ -19,8 +19,10 @@ from espo_algo import ESPOConfig
 from espo_algo.commands.config_file import RunOptions
 from espo_algo.presets import PRESETS
 from espo_algo.schema import FIELDS, WITHOUT_FIELD, expected_value, section_keys
+from espo_algo.tuning.search_file import SearchOptions
 
 MARKER = re.compile(r"<!-- settings: (\w+) -->")
+COMMAND_LINE = {"run": RunOptions, "tune": SearchOptions}
 HEADER = "| setting | takes | default | source | what it is |\n|---|---|---|---|---|"
 
 
@@ -50,8 +52,8 @@ def _configs() -> tuple[ESPOConfig, PPOConfig]:
 
 
 def _default(section: str, key: str) -> str:
-    if section == "run":
-        return f"`{getattr(RunOptions(), key)!r}`"
+    if section in COMMAND_LINE:
+        return f"`{getattr(COMMAND_LINE[section](), key)!r}`"
     if (section, key) in WITHOUT_FIELD:
         return "-"
     default = getattr(_configs()[0], FIELDS.get((section, key), key))
@@ -64,7 +66,7 @@ def _source(section: str, key: str, said: str) -> str:
         return f"paper: `{PRESETS['paper'][key]!r}`"
     if published := re.search(r"([\d.]+) in the paper", said):
         return f"paper: `{published[1]}`"
-    if section == "run" or key in inspect.signature(vars(ESPOConfig).get(section, _descriptions)).parameters:
+    if section in COMMAND_LINE or key in inspect.signature(vars(ESPOConfig).get(section, _descriptions)).parameters:
         return "ours"
     own, rllibs = (getattr(config, FIELDS.get((section, key), key), None) for config in _configs())
     return "RLlib" if own == rllibs or inspect.isclass(own) else f"RLlib, there `{rllibs!r}`"
@@ -72,8 +74,8 @@ def _source(section: str, key: str, said: str) -> str:
 
 def _descriptions(section: str) -> dict[str, str]:
     """What the docstrings of a method, ours before RLlib's, say about each keyword."""
-    if section == "run":
-        return _arguments(RunOptions, DocstringSectionKind.attributes)
+    if section in COMMAND_LINE:
+        return _arguments(COMMAND_LINE[section], DocstringSectionKind.attributes)
     said: dict[str, str] = {}
     for owner in ESPOConfig.__mro__:
         if section in vars(owner):

@@ -1,6 +1,7 @@
 """The command line ``espo``.
 
 - ``espo train``: trains from a configuration file.
+- ``espo tune``: searches for settings.
 - ``espo evaluate``: scores of a model or checkpoint on data sets.
 - ``espo sft``: supervised fine-tuning on a task's solutions.
 - ``espo grade``: grades a file of responses.
@@ -26,11 +27,12 @@ from espo_algo.commands.report_command import report
 from espo_algo.commands.reproduce_command import reproduce
 from espo_algo.commands.sft_command import sft
 from espo_algo.commands.train_command import train
+from espo_algo.commands.tune_command import tune
 
 app = typer.Typer(
     help="Early-stopping PPO for reasoning language models.", no_args_is_help=True, pretty_exceptions_enable=False
 )
-for command in (train, evaluate, sft, grade, play, report, reproduce):
+for command in (train, tune, evaluate, sft, grade, play, report, reproduce):
     app.command()(command)
 
 

@@ -2,6 +2,7 @@
 
 - :func:`load_config`: reads a file into an :class:`~espo_algo.config.ESPOConfig` and :class:`RunOptions`.
 - :func:`read_file`, :func:`build_config`: the two halves of that; the first checks names and values, without torch.
+- :func:`parse_file`: what stands in a file, unchecked.
 - :class:`RunOptions`: the section ``run``: how long to train, and what to keep.
 
 A file has a section for each method of the configuration, with its keyword arguments::
@@ -29,7 +30,7 @@ from espo_algo.schema import check_sections
 if TYPE_CHECKING:
     from espo_algo.config import ESPOConfig
 
-__all__ = ["RunOptions", "build_config", "load_config", "read_file"]
+__all__ = ["RunOptions", "build_config", "load_config", "parse_file", "read_file"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +77,26 @@ def load_config(path: str | Path) -> tuple[ESPOConfig, RunOptions]:
 def read_file(path: str | Path) -> dict[str, dict[str, Any]]:
     """Reads a file, and checks the names and values in it; what the configuration as a whole gets wrong is said later.
 
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read, or if a section, key or value is wrong; the message begins with the path.
+    """
+    content = parse_file(path)
+    try:
+        check_sections(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return dict(content)
+
+
+def parse_file(path: str | Path) -> Any:
+    """Reads a file, whatever stands in it.
+
     Numbers and truth values are YAML 1.2's: ``1e-6`` is a number, ``off`` is a text.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read, or if a section, key or value is wrong; the message begins with the path.
+        ValueError: If it cannot be read; the message begins with the path.
     """
     path = Path(path)
     if not path.is_file():
@@ -88,17 +104,14 @@ def read_file(path: str | Path) -> dict[str, dict[str, Any]]:
     try:
         text = path.read_text("utf-8")
         if path.suffix == ".json":
-            content: Any = json.loads(text, object_pairs_hook=_without_repeats)
-        elif path.suffix in (".yaml", ".yml"):
-            content = yaml.load(text, _Loader)  # a subclass of SafeLoader
-        else:
-            raise ValueError(f"expected a file that ends in .yaml, .yml or .json, got {path.suffix!r}")
-        check_sections(content)
+            return json.loads(text, object_pairs_hook=_without_repeats)
+        if path.suffix in (".yaml", ".yml"):
+            return yaml.load(text, _Loader)  # a subclass of SafeLoader
+        raise ValueError(f"expected a file that ends in .yaml, .yml or .json, got {path.suffix!r}")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: expected a text file in UTF-8, got byte {error.start} of another kind") from error
     except (ValueError, TypeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}") from error
-    return dict(content)
 
 
 def build_config(content: Mapping[str, Mapping[str, Any]]) -> tuple[ESPOConfig, RunOptions]:
@@ -116,6 +129,8 @@ def build_config(content: Mapping[str, Mapping[str, Any]]) -> tuple[ESPOConfig, 
 
     check_sections(content)
     sections = dict(content)
+    if "tune" in sections:
+        raise ValueError("expected the configuration of one run, got section 'tune', which is for espo tune")
     run = RunOptions(**sections.pop("run", {}))
     config = ESPOConfig()
     config.early_stopping(planned_iterations=run.iterations)

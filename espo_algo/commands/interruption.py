@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -19,14 +20,20 @@ class Interruption:
     A signal ends the process with exit code 128 + its number, 130 or 143, as a shell expects: at once, as long as
     :attr:`patient` is False; else the first one is only noted.
 
+    Args:
+        what_follows: What is said when the first one is noted.
+
     Attributes:
-        patient: Whether somebody looks at :attr:`number` from time to time.
+        patient: Whether somebody looks at :attr:`number` from time to time, or :attr:`then` does something about it.
         number: The signal that was noted; None before.
+        then: Called when a signal is noted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, what_follows: str = "ends after this iteration, with a checkpoint") -> None:
         self.patient = False
         self.number: int | None = None
+        self.then: Callable[[], object] = lambda: None
+        self._what_follows = what_follows
         self._before: dict[int, Any] = {}
 
     @property
@@ -39,7 +46,8 @@ class Interruption:
             raise SystemExit(128 + number)
         self.number = number
         name = signal.Signals(number).name
-        print(f"\n{name}: ends after this iteration, with a checkpoint; a second one ends at once", file=sys.stderr)
+        print(f"\n{name}: {self._what_follows}; a second one ends at once", file=sys.stderr)
+        self.then()
 
     def __enter__(self) -> Interruption:
         for number in (signal.SIGINT, signal.SIGTERM):

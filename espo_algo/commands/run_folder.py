@@ -8,8 +8,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -48,6 +49,7 @@ def train(
     accept_changes: bool = False,
     skip_broken: bool = False,
     progress: bool = True,
+    report: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Path:
     """Trains up to ``run.iterations``, or until it is interrupted.
 
@@ -60,6 +62,7 @@ def train(
         accept_changes: Go on though configuration or problems are others than the run's, or its log is incomplete.
         skip_broken: Go on from the newest checkpoint that is whole.
         progress: Show a progress bar.
+        report: Takes what each iteration gave back, once it is logged and, where it is its turn, saved.
 
     Returns:
         The output folder.
@@ -88,7 +91,7 @@ def train(
         try:
             if checkpoint is not None:
                 algo.restore_from_path(str(checkpoint.resolve()))
-            _iterate(algo, folder, log, run, interruption, progress)
+            _iterate(algo, folder, log, run, interruption, progress, report)
             if run.export and interruption.number is None:
                 with whole_folder(folder / EXPORT) as half:
                     export(algo, half)
@@ -111,7 +114,13 @@ def _check_same(folder: Path, settings: RunSettings, log: RunLog, done: int) -> 
 
 
 def _iterate(
-    algo: ESPO, folder: Path, log: RunLog, run: RunOptions, interruption: Interruption, progress: bool
+    algo: ESPO,
+    folder: Path,
+    log: RunLog,
+    run: RunOptions,
+    interruption: Interruption,
+    progress: bool,
+    report: Callable[[Mapping[str, Any]], None] | None,
 ) -> None:
     """Trains on; log, checkpoints and responses are written as it goes."""
     done = algo.training_iteration
@@ -128,6 +137,8 @@ def _iterate(
             if last or iteration % run.checkpoint_every == 0:
                 _save_responses(algo, folder, run.responses)
                 save_checkpoint(algo, folder, run.keep_checkpoints)
+            if report is not None:
+                report(result)
             if last:
                 break
     interruption.patient = False

@@ -53,9 +53,18 @@ class RunLog:
             FileNotFoundError: If there is no log.
             ValueError: As :meth:`iterations`.
         """
+        return [iteration_record(result) for result in self.results()]
+
+    def results(self) -> list[dict[str, Any]]:
+        """The numbers that ``ESPO.train()`` gave back, nested as they were, of each iteration.
+
+        Raises:
+            FileNotFoundError: If there is no log.
+            ValueError: As :meth:`iterations`.
+        """
         if not self.path.is_file():
             raise FileNotFoundError(f"expected the folder of a run, with {LOG} in it, got {str(self.path.parent)!r}")
-        return [iteration_record(_with_nan(row)) for _, row in self._rows()]
+        return [_with_nan(row) for _, row in self._rows()]
 
     def forget_after(self, iteration: int) -> None:
         """Drops the lines of later iterations, which training does again, and a half line."""

@@ -1,6 +1,7 @@
 """What a run was started with, kept in its folder, and compared with what it is to go on with.
 
 - :class:`RunSettings`: the configuration file and the number of training problems.
+- :func:`differences`: between two contents.
 - :data:`HARMLESS`: keys that may change when a run goes on.
 """
 
@@ -16,7 +17,7 @@ from typing import Any
 from espo_algo.atomic import write_text
 from espo_algo.commands.config_file import read_file
 
-__all__ = ["HARMLESS", "RunSettings"]
+__all__ = ["HARMLESS", "RunSettings", "differences"]
 
 HARMLESS = re.compile(r"run\..*|fault_tolerance\..*|debugging\.log_level|.*_timeout_s")
 """Keys that may change: how long to train, what to keep, what to say, how long to wait."""
@@ -39,25 +40,16 @@ class RunSettings:
     num_problems: int
 
     def differences(self, folder: Path) -> list[str]:
-        """What is otherwise than in a run's folder, harmless keys left out.
-
-        Returns:
-            For each key that differs ``"section.key: old -> new"``.
-        """
+        """What is otherwise than in a run's folder, see :func:`differences`."""
         facts = folder / _FACTS
         before: dict[str, Any] = json.loads(facts.read_text("utf-8")) if facts.is_file() else {}
         now: dict[str, Any] = {_PROBLEMS: self.num_problems}
         if self.file is not None:
             if (kept := _kept_file(folder)) is None:
                 return [f"configuration file: nothing in {str(folder)!r} -> {self.file}"]
-            before |= _flat(read_file(kept))
-            now |= _flat(read_file(self.file))
-        pairs = {name: (_shown(before, name), _shown(now, name)) for name in sorted(before.keys() | now.keys())}
-        return [
-            f"{name}: {old} -> {new}"
-            for name, (old, new) in pairs.items()
-            if old != new and not HARMLESS.fullmatch(name)
-        ]
+            before |= read_file(kept)
+            now |= read_file(self.file)
+        return differences(before, now)
 
     def keep(self, folder: Path, iteration: int | None) -> None:
         """Copies the file into a run's folder.
@@ -80,6 +72,24 @@ class RunSettings:
         write_text(target, text)
         if kept is not None and kept != target:
             kept.unlink()
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], harmless: re.Pattern[str] = HARMLESS) -> list[str]:
+    """What has changed between two contents of a file.
+
+    Args:
+        before: Section -> keyword -> value.
+        now: The same.
+        harmless: Keys that are left out.
+
+    Returns:
+        For each key that differs ``"section.key: old -> new"``.
+    """
+    before, now = _flat(before), _flat(now)
+    pairs = {name: (_shown(before, name), _shown(now, name)) for name in sorted(before.keys() | now.keys())}
+    return [
+        f"{name}: {old} -> {new}" for name, (old, new) in pairs.items() if old != new and not harmless.fullmatch(name)
+    ]
 
 
 def _kept_file(folder: Path) -> Path | None:

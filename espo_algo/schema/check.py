@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import TypeAdapter, ValidationError
 
-from espo_algo.schema.sections import SECTIONS
+from espo_algo.schema.sections import COMMAND_LINE, SECTIONS
 from espo_algo.schema.unread import UNREAD
 
 __all__ = ["FIELDS", "WITHOUT_FIELD", "check_sections", "expected_value", "section_keys"]
@@ -40,7 +40,7 @@ WITHOUT_FIELD = {("early_stopping", "preset"), ("evaluation", "evaluation_config
 
 _KINDS = {name: get_type_hints(section, include_extras=True) for name, section in SECTIONS.items()}
 _VALIDATORS = {name: TypeAdapter(section) for name, section in SECTIONS.items()}
-_PLACES = {FIELDS.get((n, key), key): (n, key) for n, kinds in _KINDS.items() if n != "run" for key in kinds}
+_PLACES = {FIELDS.get((n, key), key): (n, key) for n, kinds in _KINDS.items() if n not in COMMAND_LINE for key in kinds}
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "none"}
 
 

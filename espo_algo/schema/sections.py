@@ -5,8 +5,8 @@ None of the keys is required. What depends on several keys at once is in ``espo_
 - :class:`Environment`, :class:`EnvRunners`, :class:`LanguageModel`, :class:`Generation`, :class:`EarlyStopping`,
   :class:`Training`, :class:`Learners`, :class:`Evaluation`, :class:`FaultTolerance`, :class:`Resources`,
   :class:`Reporting`, :class:`Checkpointing`, :class:`Debugging`
-- :class:`Run`: the command line's own section.
-- :data:`SECTIONS`: all of them by name.
+- :class:`Run`, :class:`Tune`: the command line's own sections.
+- :data:`SECTIONS`: all of them by name. :data:`COMMAND_LINE`: names of those that are no method.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from espo_algo.schema.types import (
 )
 from espo_env.early_stopping import Controller, Gate, StatisticsStart
 
-__all__ = ["SECTIONS"]
+__all__ = ["COMMAND_LINE", "SECTIONS"]
 
 
 class Environment(TypedDict, total=False):
@@ -248,6 +248,21 @@ class Run(TypedDict, total=False):
     export: Truth
 
 
+class Tune(TypedDict, total=False):
+    """``SearchOptions``: how ``espo tune`` searches."""
+
+    metric: Text
+    mode: Literal["max", "min"]
+    samples: Count
+    searcher: Literal["random", "optuna"]
+    scheduler: Literal["asha", "none"]
+    grace: Count
+    reduction_factor: Annotated[Float, Gt(1)]
+    seed: Natural
+
+
+COMMAND_LINE = ("run", "tune")
+"""Sections of the command line: no methods of the configuration."""
 SECTIONS: dict[str, Any] = {
     "environment": Environment,
     "env_runners": EnvRunners,
@@ -263,5 +278,6 @@ SECTIONS: dict[str, Any] = {
     "checkpointing": Checkpointing,
     "debugging": Debugging,
     "run": Run,
+    "tune": Tune,
 }
-"""What may stand in a file: the configuration's methods, and ``run``."""
+"""What may stand in a file: the configuration's methods, and the command line's own."""

@@ -20,6 +20,7 @@ from espo_algo.commands.cli import app
 from espo_algo.learning.advantages import ADVANTAGE_ESTIMATORS
 from espo_algo.rollout.engines import ENGINES
 from espo_algo.schema import SECTIONS, check_sections
+from espo_algo.tuning.search_file import load_search
 from espo_env.early_stopping.rules import STOP_RULES
 
 ROOT = Path(__file__).parents[2]
@@ -82,12 +83,16 @@ def test_python_runs(page, tmp_path, monkeypatch):
                 del sys.modules[name]
 
 
-def test_configurations_are_right():
+def test_configurations_are_right(tmp_path):
     found = [yaml.safe_load(block.text) for block in ALL if block.language == "yaml"]
     sections = [content for content in found if isinstance(content, dict) and content.keys() & SECTIONS.keys()]
     assert len(sections) > 1
     for content in sections:
-        check_sections(content)
+        if "tune" in content:
+            (tmp_path / "search.yaml").write_text(yaml.safe_dump(content))
+            load_search(tmp_path / "search.yaml")
+        else:
+            check_sections(content)
 
 
 def test_command_lines_are_read():

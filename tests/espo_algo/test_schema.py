@@ -11,11 +11,11 @@ import pytest
 
 from espo_algo import ESPOConfig
 from espo_algo.commands.config_file import RunOptions
-from espo_algo.schema import FIELDS, SECTIONS, UNREAD, WITHOUT_FIELD, section_keys
+from espo_algo.schema import COMMAND_LINE, FIELDS, SECTIONS, UNREAD, WITHOUT_FIELD, section_keys
 
 DEPRECATED = -1
 """RLlib's mark for arguments that only raise an error any more."""
-METHODS = [section for section in SECTIONS if section != "run"]
+METHODS = [section for section in SECTIONS if section not in COMMAND_LINE]
 
 
 def keywords(section: str) -> set[str]:

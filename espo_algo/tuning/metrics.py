@@ -1,0 +1,67 @@
+"""What a trial reports: the numbers that matter, flat, under readable names.
+
+- :func:`readable`: from what ``ESPO.train()`` gave back.
+- :func:`with_evaluations`: the newest evaluation beside every iteration.
+- :data:`NAMES`: all names. :data:`EVALUATION`: those that evaluation measures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+__all__ = ["EVALUATION", "NAMES", "readable", "with_evaluations"]
+
+_PLACES = {
+    "tokens": "env_runners/num_env_steps_sampled_lifetime",
+    "accuracy": "env_runners/accuracy",
+    "return": "env_runners/episode_return_mean",
+    "response_length": "env_runners/response_length/mean",
+    "stop_rate": "env_runners/early_stopping/stop_rate",
+    "stop_position": "env_runners/early_stopping/mean_stop_position",
+    "wrong_stops": "env_runners/early_stopping/false_positive_rate",
+    "tokens_saved": "env_runners/early_stopping/tokens_saved_estimate",
+    "beta": "beta",
+    "warmup_done": "warmup_done",
+    "policy_loss": "learners/default_policy/policy_loss",
+    "value_loss": "learners/default_policy/vf_loss",
+    "explained_variance": "learners/default_policy/vf_explained_var",
+    "entropy": "learners/default_policy/entropy",
+    "kl": "learners/default_policy/mean_kl_loss",
+    "clip_fraction": "learners/default_policy/clip_fraction",
+    "gradient_norm": "learners/default_policy/grad_norm",
+    "mismatch_kl": "mismatch/kl",
+    "sampling_s": "timers/env_runner_sampling_timer",
+    "update_s": "timers/learner_update_timer",
+    "eval_accuracy": "evaluation/env_runners/accuracy",
+    "eval_response_length": "evaluation/env_runners/response_length/mean",
+    "eval_stop_rate": "evaluation/env_runners/early_stopping/stop_rate",
+    "eval_wrong_stops": "evaluation/env_runners/early_stopping/false_positive_rate",
+}
+NAMES = ("iteration", *_PLACES)
+EVALUATION = tuple(name for name in NAMES if name.startswith("eval_"))
+
+
+def readable(result: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of one iteration, NaN where nothing was measured.
+
+    Args:
+        result: What ``ESPO.train()`` gave back. ``wrong_stops`` is the share of marked responses that ran on and were
+            right; ``tokens_saved`` an estimate for this batch; the others are RLlib's.
+    """
+    numbers = {"iteration": float(result["training_iteration"])}
+    for name, place in _PLACES.items():
+        found: Any = result
+        for key in place.split("/"):
+            found = found.get(key, {}) if isinstance(found, Mapping) else {}
+        numbers[name] = math.nan if isinstance(found, Mapping) else float(found)
+    return numbers
+
+
+def with_evaluations(results: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Each iteration's result with the newest evaluation until then, which is not made in every iteration."""
+    evaluation: Any = {}
+    for result in results:
+        evaluation = result.get("evaluation") or evaluation
+        yield {**result, "evaluation": evaluation}
