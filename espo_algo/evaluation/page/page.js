@@ -489,7 +489,7 @@ function drawChart(view) {
     const [least, most] = extremes([...columns.td_errors, ...columns.advantages], 0);
     const room = (most - least || 1) * 0.06;
     const [low, high] = [least < 0 ? least - room : 0, most > 0 || least === 0 ? most + room : 0];
-    const y = panel(78, low, high, [word("bars", "TD error"), " (bars), ", word("advantage", "advantage")], 3);
+    const y = panel(78, low, high, [word("bars", "TD error"), " (bars), ", word("advantage", "advantage")], 4);
     bars("td", columns.td_errors, y, y(0));
     root.append(path("advantage", broken(columns.advantages, steps), view.x, y));
   }
