@@ -1,7 +1,8 @@
 """Every block of code on every page: Python is run, configurations are checked, command lines are read.
 
-The Python blocks of a page are run one after the other, in one empty folder and one namespace, like a notebook's. A
-block that begins with ``# name.py`` is that file. A block behind ``<!-- compiled only: WHY -->`` is compiled.
+The Python blocks of a page are run one after the other, in one empty folder and one namespace, like a notebook's, in
+which ``config`` is a configuration. A block that begins with ``# name.py`` is that file. A block behind
+``<!-- compiled only: WHY -->`` is compiled.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pytest
 import typer
 import yaml
 
+from espo_algo import ESPOConfig
 from espo_algo.commands.cli import app
 from espo_algo.learning.advantages import ADVANTAGE_ESTIMATORS
 from espo_algo.rollout.engines import ENGINES
@@ -67,7 +69,7 @@ def test_python_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     known = {*sys.modules}
-    names: dict = {"__name__": "page"}
+    names: dict = {"__name__": "page", "config": ESPOConfig()}
     try:
         for block in PYTHON[page]:
             code = block.compile()
