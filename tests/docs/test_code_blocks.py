@@ -21,7 +21,7 @@ from espo_algo import ESPOConfig
 from espo_algo.commands.cli import app
 from espo_algo.learning.advantages import ADVANTAGE_ESTIMATORS
 from espo_algo.rollout.engines import ENGINES
-from espo_algo.schema import SECTIONS, check_sections
+from espo_algo.schema import SECTIONS, check_sections, section_keys
 from espo_algo.tuning.search_file import load_search
 from espo_env.early_stopping.rules import STOP_RULES
 
@@ -111,3 +111,11 @@ def test_makefiles_targets_are_there():
     targets = {*re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)}
     text = "\n".join(block.text for block in ALL if block.language == "bash")
     assert {*re.findall(r"^make (\w+)", text, re.M)} <= targets
+
+
+def test_settings_that_pages_name_are_there():
+    known = {key for name in SECTIONS for key in section_keys(name)}
+    text = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+    named = {*re.findall(r"`(\w+)=[^`]+`", text), *re.findall(r"\|[^|]*`(\w+)` (?:higher|up|down)\b", text)}
+    assert len(named) > 15
+    assert named - {"OMP_NUM_THREADS"} <= known
