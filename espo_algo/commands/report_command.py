@@ -21,12 +21,14 @@ def report(
 ) -> None:
     """Prints a table; writes curves and a page of responses."""
     from espo_algo.commands.run_folder import write_report
-    from espo_algo.tuning.trials import format_search, trial_folders
+    from espo_algo.tuning.summary import summarize_folder
+    from espo_algo.tuning.trials import trial_folders
 
     with messages():
+        target = runs[0] if output is None else output
         trials = {folder: trial_folders(folder) for folder in runs}
         for folder in runs:
             if trials[folder]:
-                typer.echo(f"{folder}\n{format_search(folder)}\n")
+                typer.echo(f"{folder}\n{summarize_folder(folder, target)}\n")
         every = [run for folder in runs for run in trials[folder] or [folder]]
-        typer.echo(write_report(every, runs[0] if output is None else output, rows))
+        typer.echo(write_report(every, target, rows))
