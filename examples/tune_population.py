@@ -13,9 +13,7 @@ How to run this script
 ``python examples/tune_population.py``
 ``python examples/tune_population.py --population 8 --iterations 60 --every 10``
 
-Results to expect
------------------
-RESULTS
+It needs the extra ``tune``.
 """
 
 from __future__ import annotations

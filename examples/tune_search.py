@@ -16,9 +16,7 @@ How to run this script
 ``python examples/tune_search.py --samples 40 --iterations 60``
 ``python examples/tune_search.py --resume``                goes on where it was interrupted or killed
 
-Results to expect
------------------
-RESULTS
+It needs the extra ``tune``.
 """
 
 from __future__ import annotations
