@@ -4,7 +4,7 @@
 
 let data = JSON.parse(document.getElementById("data").textContent);
 const live = document.body.dataset.live === "true";
-const POLL_MS = 2000;
+const POLL_MS = 1000;
 
 const isStopped = (r) => r.stop === "regret";
 const isMarked = (r) => r.mark >= 0 && !isStopped(r);
@@ -46,13 +46,13 @@ const COLOURS = [["regrets", "regret"], ["values", "value"], ["advantages", "adv
 
 // --- what is shown, kept in the address so that a reload or a link shows the same --------------------------------------
 
-const DEFAULTS = { run: 0, other: -1, at: "", show: "all", sort: "problem", colour: "regrets", together: 1 };
+const DEFAULTS = { run: 0, other: data.runs.length === 2 ? 1 : -1, at: "", show: "all", sort: "stopped", colour: "regrets", together: 1 };
 const state = { ...DEFAULTS };
 
 function readAddress() {
   const given = new URLSearchParams(location.hash.slice(1));
   for (const [name, value] of given) {
-    if (name in DEFAULTS) state[name] = typeof DEFAULTS[name] === "number" ? Number(value) : value;
+    if (Object.hasOwn(DEFAULTS, name)) state[name] = typeof DEFAULTS[name] === "number" ? Number(value) : value;
   }
 }
 
@@ -461,7 +461,7 @@ function drawChart(view) {
     const high = Math.min(Math.max(reach, extremes(columns.thresholds, 0)[1]), 40 * reach) * 1.08;
     const low = Math.min(0, extremes(columns.z, 0)[0] * 1.08);
     const inside = columns.thresholds.map((value) => (known(value) && value <= high ? value : null));
-    const beyond = inside.some((value) => !known(value)) ? " (above the picture in places)" : "";
+    const beyond = !inside.some(known) ? " (above the picture)" : !inside.every(known) ? " (above the picture in places)" : "";
     const y = panel(height, low, high, [word("z", "z"), ", ", word("threshold", "threshold"), beyond, ", ", word("bars", "regret"), " (bars, nats, right)"], 4);
     if (columns.regrets) {
       const most = Math.max(extremes(columns.regrets, 0)[1], 0.1);
@@ -489,7 +489,7 @@ function drawChart(view) {
     const [least, most] = extremes([...columns.td_errors, ...columns.advantages], 0);
     const room = (most - least || 1) * 0.06;
     const [low, high] = [least < 0 ? least - room : 0, most > 0 || least === 0 ? most + room : 0];
-    const y = panel(78, low, high, [word("bars", "TD error"), " (bars), ", word("advantage", "advantage")], 3);
+    const y = panel(78, low, high, [word("bars", "TD error"), " (bars), ", word("advantage", "advantage")], 4);
     bars("td", columns.td_errors, y, y(0));
     root.append(path("advantage", broken(columns.advantages, steps), view.x, y));
   }
@@ -533,8 +533,8 @@ function broken(values, steps) {
 // --- all together ------------------------------------------------------------------------------------------------------
 
 function draw() {
-  state.run = Math.min(Math.max(state.run, 0), data.runs.length - 1);
-  if (state.other === state.run || !data.runs[state.other]) state.other = -1;
+  if (!run()) state.run = 0;
+  if (state.other === state.run || !other()) state.other = -1;
   const snapshot = snapshotOf(run());
   const beside = other() && snapshot ? snapshotBeside(snapshot) : undefined;
   drawn.clear();
@@ -580,7 +580,10 @@ async function follow() {
 readAddress();
 options(byId("sort"), SORTS, state.sort);
 options(byId("colour"), COLOURS, state.colour);
-byId("run").addEventListener("change", (event) => change({ run: Number(event.target.value) }));
+byId("run").addEventListener("change", (event) => {
+  const chosen = Number(event.target.value);
+  change({ run: chosen, other: chosen === state.other ? state.run : state.other }); // the two change places
+});
 byId("other").addEventListener("change", (event) => change({ other: Number(event.target.value) }));
 byId("snapshot").addEventListener("change", (event) => change({ at: event.target.value }));
 byId("earlier").addEventListener("click", () => step(-1));
