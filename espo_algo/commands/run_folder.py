@@ -1,42 +1,34 @@
 """A training run in a folder: configuration, log, checkpoints, responses, the trained model.
 
 - :func:`train`: trains, and goes on where it was interrupted.
-- :func:`write_report`: runs as tables, curves and pages of responses.
-- :data:`RESPONSES`, :data:`TOKENIZER`, :data:`EXPORT`: names of files and folders in it.
+- :data:`EXPORT`: the trained model's folder in it.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from espo_algo.atomic import whole_folder, write_text
+from espo_algo.atomic import whole_folder
 from espo_algo.commands.checkpoints import choose_checkpoint, iteration_of, list_checkpoints, save_checkpoint
 from espo_algo.commands.config_file import RunOptions
 from espo_algo.commands.interruption import Interruption
 from espo_algo.commands.run_log import RunLog
+from espo_algo.commands.run_report import RESPONSES
 from espo_algo.commands.run_settings import RunSettings
 from espo_algo.config import ESPOConfig
 from espo_algo.espo import ESPO
-from espo_algo.evaluation.report import choose_responses, format_table, iteration_record, plot_curves, write_responses
-from espo_algo.evaluation.response_log import to_episode, to_record
-from espo_algo.export import export, save_tokenizer
+from espo_algo.evaluation.report import iteration_record
+from espo_algo.evaluation.response_recorder import ResponseRecorder, forget_after
+from espo_algo.export import export
 from espo_algo.lock import lock
-from espo_env.tasks.math_sources import read_rows
-from espo_env.tokenizer import Tokenizer
 
-__all__ = ["EXPORT", "RESPONSES", "TOKENIZER", "train", "write_report"]
+__all__ = ["EXPORT", "train"]
 
-RESPONSES = "responses.jsonl"
-"""Some responses of the newest checkpoint's batch."""
-TOKENIZER = "tokenizer"
 EXPORT = "model"
-
-_COLUMNS = ("iteration", "tokens", "accuracy", "response_length", "stop_rate", "beta", "entropy")
 
 
 def train(
@@ -86,7 +78,6 @@ def train(
         if started and not accept_changes:
             _check_same(folder, settings, log, done)
         settings.keep(folder, done if started else None)
-        save_tokenizer(config.model_name, mdp.task, folder / TOKENIZER)
         algo: ESPO = config.build_algo()
         try:
             if checkpoint is not None:
@@ -125,61 +116,24 @@ def _iterate(
     """Trains on; log, checkpoints and responses are written as it goes."""
     done = algo.training_iteration
     log.forget_after(done)
+    forget_after(folder / RESPONSES, done)
     interruption.patient = True
-    with tqdm(total=run.iterations, initial=done, desc=folder.name, disable=not progress) as bar:
+    with (
+        ResponseRecorder(folder / RESPONSES, run.responses, algo.config, algo.mdp.task.tokenizer) as recorder,
+        tqdm(total=run.iterations, initial=done, desc=folder.name, disable=not progress) as bar,
+    ):
         for iteration in range(done + 1, run.iterations + 1):
             result = algo.train()
             log.append(result)
+            recorder.record(iteration, algo.latest_episodes)
             now = iteration_record(result)
             bar.update()
             bar.set_postfix(accuracy=f"{now['accuracy']:.3f}", tokens=f"{now['tokens']:.0f}", beta=f"{now['beta']:.3g}")
             last = iteration == run.iterations or interruption.number is not None
             if last or iteration % run.checkpoint_every == 0:
-                _save_responses(algo, folder, run.responses)
                 save_checkpoint(algo, folder, run.keep_checkpoints)
             if report is not None:
                 report(result)
             if last:
                 break
     interruption.patient = False
-
-
-def _save_responses(algo: ESPO, folder: Path, count: int) -> None:
-    tokenizer = algo.mdp.task.tokenizer
-    records = [to_record(e, tokenizer, columns=True) for e in choose_responses(algo.latest_episodes, count)]
-    write_text(folder / RESPONSES, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-
-
-def write_report(runs: Sequence[Path], output: Path, rows: int = 12) -> str:
-    """Draws the runs' curves, and writes a page of each run's responses; of runs that have not ended, too.
-
-    Args:
-        runs: Output folders of :func:`train`.
-        output: Folder of the files.
-        rows: Rows of each run's table, at most.
-
-    Returns:
-        A table for each run, and the files.
-
-    Raises:
-        FileNotFoundError: If a folder has no run.
-        ValueError: If a run has no iteration yet.
-    """
-    histories = {str(run): RunLog(run).records() for run in runs}
-    output.mkdir(parents=True, exist_ok=True)
-    parts = []
-    for name, records in histories.items():
-        if not records:
-            raise ValueError(f"{name}: expected an iteration in the log, got none")
-        stride = -(-len(records) // rows)
-        shown = records[::-1][::stride][::-1]  # the last one in any case
-        cells = [[f"{r[c]:.0f}" if c in _COLUMNS[:2] else f"{r[c]:.3g}" for c in _COLUMNS] for r in shown]
-        parts.append(f"{name}\n{format_table(_COLUMNS, cells)}\n")
-    parts.append(f"curves: {plot_curves(histories, output / 'curves.png')}")
-    for run in runs:
-        if (run / RESPONSES).is_file():
-            episodes = [to_episode(row) for _, row in read_rows(run / RESPONSES)]
-            page = output / (f"responses-{run.name}.html" if len(runs) > 1 else "responses.html")
-            tokenizer = Tokenizer.from_pretrained(run / TOKENIZER)
-            parts.append(f"responses: {write_responses(episodes, tokenizer, page, f'{run}: responses')}")
-    return "\n".join(parts)

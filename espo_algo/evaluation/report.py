@@ -1,10 +1,8 @@
-"""Reports of runs: a record for each iteration, a table, curves, a page of responses.
+"""Reports of runs: a record for each iteration, a table, curves.
 
 - :func:`iteration_record`: the numbers of one iteration that curves are drawn from.
 - :func:`format_table`: an aligned text table.
 - :func:`plot_curves`: curves of several runs as a PNG (needs matplotlib: extra ``plots``).
-- :func:`choose_responses`: a few responses of each kind.
-- :func:`write_responses`: responses as an HTML page.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import (
@@ -24,15 +22,9 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
-from espo_algo.atomic import write_text
 from espo_env.escapes import visible
-from espo_env.rendering import render_html
-from espo_env.tokenizer import Tokenizer
-from espo_env.types import StopReason, Trajectory
 
-T = TypeVar("T", bound=Trajectory)
-
-__all__ = ["choose_responses", "format_table", "iteration_record", "plot_curves", "write_responses"]
+__all__ = ["format_table", "iteration_record", "plot_curves"]
 
 _PANELS = (
     ("tokens", "accuracy", "accuracy in training (sampled)", "cumulative rollout tokens"),
@@ -50,8 +42,9 @@ def iteration_record(result: Mapping[str, Any]) -> dict[str, float]:
         result: What ``ESPO.train()`` gave back.
 
     Returns:
-        ``iteration``, ``tokens`` (rollout tokens so far), ``accuracy``, ``response_length``, ``stop_rate``, ``beta``,
-        ``warmup_done``, ``entropy``, ``vf_explained_var``, ``sampling_s``, ``update_s``.
+        ``iteration``, ``tokens`` (rollout tokens so far), ``accuracy``, ``response_length``, ``stop_rate``,
+        ``false_positive_rate``, ``beta``, ``warmup_done``, ``entropy``, ``vf_explained_var``, ``sampling_s``,
+        ``update_s``.
     """
     rollouts, learner = result[ENV_RUNNER_RESULTS], result[LEARNER_RESULTS][DEFAULT_MODULE_ID]
     numbers = {
@@ -60,6 +53,7 @@ def iteration_record(result: Mapping[str, Any]) -> dict[str, float]:
         "accuracy": rollouts["accuracy"],
         "response_length": rollouts["response_length"]["mean"],
         "stop_rate": rollouts["early_stopping"]["stop_rate"],
+        "false_positive_rate": rollouts["early_stopping"]["false_positive_rate"],
         "beta": result["beta"],
         "warmup_done": result["warmup_done"],
         "entropy": learner["entropy"],
@@ -148,41 +142,6 @@ def plot_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: st
         axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)
     return Path(path)
-
-
-def choose_responses(trajectories: Iterable[T], count: int) -> list[T]:
-    """Chooses a few responses, in turn from each kind, so that they show what happens.
-
-    The kinds, in this order: stopped; marked and wrong; marked and right (a false positive); right; wrong without a
-    stop or mark (missed); cut at the horizon. Within a kind the first ones are taken.
-
-    Args:
-        trajectories: To choose from.
-        count: How many, at most.
-    """
-    kinds: list[list[T]] = [[] for _ in range(6)]
-    for trajectory in trajectories:
-        if trajectory.stop_reason in (StopReason.EOS, StopReason.LENGTH, StopReason.REGRET):
-            kinds[_kind(trajectory)].append(trajectory)
-    turns = itertools.chain.from_iterable(itertools.zip_longest(*kinds))
-    chosen = list(itertools.islice((trajectory for trajectory in turns if trajectory is not None), count))
-    return sorted(chosen, key=_kind)
-
-
-def write_responses(trajectories: Iterable[Trajectory], tokenizer: Tokenizer, path: str | Path, title: str) -> Path:
-    """Writes responses as an HTML page: regret of each token, score against threshold, the place of the stop."""
-    write_text(path, render_html(trajectories, tokenizer, title))
-    return Path(path)
-
-
-def _kind(trajectory: Trajectory) -> int:
-    if trajectory.stop_reason is StopReason.REGRET:
-        return 0
-    if trajectory.mark >= 0:
-        return 2 if trajectory.correct else 1
-    if trajectory.correct:
-        return 3
-    return 4 if trajectory.stop_reason is StopReason.EOS else 5
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:

@@ -3,7 +3,7 @@
 - :class:`Schedule`: how long a run goes on, and when and on how much it is measured.
 - :class:`Measurement`: a policy's evaluations at one point of its training.
 - :class:`Run`: a trained run with what was measured on it.
-- :func:`train`: makes one. :func:`numbers`: its numbers for a JSON file. :func:`sample_stops`: its stopped responses.
+- :func:`train`: makes one. :func:`numbers`: its numbers for a JSON file.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,24 +21,27 @@ from espo_algo.config import ESPOConfig
 from espo_algo.espo import ESPO
 from espo_algo.evaluation import Evaluation, evaluate_policy
 from espo_algo.evaluation.report import iteration_record
+from espo_algo.evaluation.response_recorder import ResponseRecorder, forget_after
 from espo_algo.policy import Policy
 from espo_algo.rollout.engine import SamplingSettings
 
 __all__ = [
     "COOL",
     "GREEDY",
+    "NUM_RECORDED",
     "Measurement",
     "Run",
     "Schedule",
     "for_evaluation",
     "measure",
     "numbers",
-    "sample_stops",
     "train",
 ]
 
 GREEDY = SamplingSettings(greedy=True)
 COOL = SamplingSettings(temperature=0.6)
+NUM_RECORDED = 24
+"""Responses of a snapshot."""
 _EVALUATION_SLOTS = 256
 _LONGEST = 2
 """A run that looks for its token budget ends at so many times its iterations."""
@@ -146,7 +150,9 @@ class Run:
         return sum(record[name] for record in self.history[: self.at_updates.iteration])
 
 
-def train(config: ESPOConfig, name: str, schedule: Schedule, progress: bool = True) -> Run:
+def train(
+    config: ESPOConfig, name: str, schedule: Schedule, progress: bool = True, responses: Path | None = None
+) -> Run:
     """Trains and measures.
 
     Args:
@@ -154,8 +160,13 @@ def train(config: ESPOConfig, name: str, schedule: Schedule, progress: bool = Tr
         name: The run's name.
         schedule: How long, and what to measure when.
         progress: Show a progress bar.
+        responses: Folder for snapshots of the planned iterations; an earlier run's are deleted. None for none.
     """
     algo: ESPO = config.build_algo()
+    recorder = None
+    if responses is not None:
+        forget_after(responses, 0)
+        recorder = ResponseRecorder(responses, NUM_RECORDED, config, algo.mdp.task.tokenizer)
     history: list[dict[str, float]] = []
     course: list[Measurement] = []
     at_updates = at_tokens = policy = None
@@ -166,6 +177,8 @@ def train(config: ESPOConfig, name: str, schedule: Schedule, progress: bool = Tr
                 if schedule.iterations:
                     history.append(iteration_record(algo.train()))
                     now = history[-1]
+                    if recorder is not None and at_updates is None:
+                        recorder.record(len(history), algo.latest_episodes)
                     bar.update()
                     bar.set_postfix(
                         accuracy=f"{now['accuracy']:.2f}",
@@ -187,6 +200,8 @@ def train(config: ESPOConfig, name: str, schedule: Schedule, progress: bool = Tr
                 elif schedule.every and done % schedule.every == 0:
                     course.append(_measure_course(algo.policy(), done, tokens, schedule))
     finally:
+        if recorder is not None:
+            recorder.close()
         algo.stop()
     assert policy is not None
     return Run(name, config, history, course, at_updates, policy, at_tokens)
@@ -210,14 +225,6 @@ def measure(policy: Policy, iteration: int, tokens: float, schedule: Schedule) -
             config, policy.model, num_problems=problems, rollouts_per_prompt=samples, sampling=COOL, stops="off"
         ),
         greedy=evaluate_policy(config, policy.model, num_problems=problems, sampling=GREEDY, stops="off"),
-    )
-
-
-def sample_stops(run: Run, responses: int = 64) -> Evaluation:
-    """A few responses of the trained policy with the stops taken."""
-    policy = run.policy
-    return evaluate_policy(
-        for_evaluation(policy.config), policy.model, policy.early_stopping, num_problems=responses, stops="stop"
     )
 
 

@@ -7,7 +7,7 @@
 A keyword of one of ``ESPOConfig``'s methods stands either in ``sections.py`` or in ``unread.py``; a test compares them.
 """
 
-from espo_algo.schema.check import FIELDS, WITHOUT_FIELD, check_sections, section_keys
+from espo_algo.schema.check import FIELDS, WITHOUT_FIELD, check_sections, expected_value, section_keys
 from espo_algo.schema.sections import COMMAND_LINE, SECTIONS
 from espo_algo.schema.types import AuditWeighting, CriticKind, Dtype, EvaluationStops, Sharding, StopCredit
 from espo_algo.schema.unread import UNREAD
@@ -25,5 +25,6 @@ __all__ = [
     "Sharding",
     "StopCredit",
     "check_sections",
+    "expected_value",
     "section_keys",
 ]

@@ -1,7 +1,7 @@
 """Checks names and values of a configuration's sections.
 
 - :func:`check_sections`: raises an error with a line for each mistake.
-- :func:`section_keys`: the keys that a section may have.
+- :func:`section_keys`: the keys that a section may have; :func:`expected_value`: what one takes, in words.
 - :data:`FIELDS`: fields of ``ESPOConfig`` that are called otherwise than their keyword.
 """
 
@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from espo_algo.schema.sections import COMMAND_LINE, SECTIONS
 from espo_algo.schema.unread import UNREAD
 
-__all__ = ["FIELDS", "WITHOUT_FIELD", "check_sections", "section_keys"]
+__all__ = ["FIELDS", "WITHOUT_FIELD", "check_sections", "expected_value", "section_keys"]
 
 FIELDS = {
     ("language_model", "model"): "model_name",
@@ -47,6 +47,11 @@ _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 def section_keys(section: str) -> list[str]:
     """Keys that a section may have."""
     return list(_KINDS[section])
+
+
+def expected_value(section: str, key: str) -> str:
+    """What a key takes, in words."""
+    return _expected(_KINDS[section][key])
 
 
 def check_sections(content: Any, place: str = "{}.{}") -> None:

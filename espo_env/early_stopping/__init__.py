@@ -8,6 +8,7 @@
 - :class:`FalsePositiveController` (``budget.py``): beta by a budget of wrong stops
 - :class:`CriticWarmup` (``warmup.py``)
 - :class:`EarlyStoppingState` (``state.py``): what moves all of these from batch to batch
+- :func:`explain` (``explanation.py``): why a response was stopped, or was not, in words
 """
 
 from espo_env.early_stopping.budget import AuditedResponse, FalsePositiveController, upper_bound
@@ -21,6 +22,7 @@ from espo_env.early_stopping.detector import (
     Gate,
     Verdict,
 )
+from espo_env.early_stopping.explanation import explain
 from espo_env.early_stopping.regret import RegretStatistics, step_regret
 from espo_env.early_stopping.rules import STOP_RULES, RuleInputs, StopRule, get_stop_rule, register_stop_rule
 from espo_env.early_stopping.state import Controller, EarlyStoppingState, StatisticsStart
@@ -49,6 +51,7 @@ __all__ = [
     "calibrate_beta",
     "critical_betas",
     "decide",
+    "explain",
     "get_stop_rule",
     "register_stop_rule",
     "replay",

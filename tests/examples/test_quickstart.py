@@ -58,7 +58,9 @@ def test_trains_measures_and_reports(tmp_path, task, rule, names):
     # The same start, problems and seeds: the first batch, in which nothing is stopped yet, is the same one.
     assert len({(runs[name]["history"][0]["tokens"], runs[name]["history"][0]["accuracy"]) for name in names[1:]}) == 1
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert "<article>" in (tmp_path / "responses.html").read_text("utf-8")
+    page = (tmp_path / "responses.html").read_text("utf-8")
+    assert all(f'"name":"{name}"' in page for name in names[1:])
+    assert page.count('"label":null') == 2 * len(runs)  # a snapshot of each training iteration
     for name in ("results.json", "curves.png", "responses.html"):
         assert str(tmp_path / name) in done.stdout
     assert ("built in favour" in done.stdout) == (task == "cycle")

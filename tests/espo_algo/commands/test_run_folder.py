@@ -14,6 +14,8 @@ from test_cli import espo, rows, write_config
 from espo_algo.commands.config_file import RunOptions
 from espo_algo.commands.run_folder import train
 from espo_algo.commands.run_log import LOG, RunLog
+from espo_algo.commands.run_report import RESPONSES
+from espo_algo.evaluation.response_recorder import read_snapshots
 from espo_algo.lock import lock
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -87,6 +89,7 @@ def test_a_broken_checkpoint_is_named_and_skipped_when_that_is_meant(run, coin_m
     assert "--skip-broken goes on from the newest checkpoint that is whole" in refused
     resume(run, coin_model, "--skip-broken", iterations=3)
     assert iterations(run) == [1, 2, 3]
+    assert sorted(path.name for path in (run / RESPONSES).iterdir()) == [f"snapshot-00000{i}.json" for i in (1, 2, 3)]
     assert checkpoints(run) == ["broken-iteration-000003", "iteration-000002", "iteration-000003"]
     resume(run, coin_model)
     assert iterations(run) == [1, 2, 3, 4]
@@ -116,7 +119,9 @@ def test_a_run_without_an_exported_model_can_be_reported(run):
     with (run / LOG).open("a") as file:
         file.write('{"training_iteration": 4.0, "time')  # as a killed process leaves it
     espo("report", run)
-    assert (run / "responses.html").read_text().count("<article>") == 6
+    assert f'"name":"{run}"' in (run / "responses.html").read_text()
+    snapshots = read_snapshots(run / RESPONSES)
+    assert [(s["iteration"], len(s["responses"]), s["total"]) for s in snapshots] == [(i, 6, 16) for i in (1, 2, 3)]
     assert not (run / "model").exists()
     assert json.loads((run / "run.json").read_text()) == {"number of training problems": 1000}
 

@@ -1,26 +1,13 @@
-"""Table, curves and pages."""
+"""Records, tables and curves."""
 
 from __future__ import annotations
 
 import math
 
 import matplotlib
-import numpy as np
 import pytest
 
-from espo_algo.evaluation.report import choose_responses, format_table, iteration_record, plot_curves, write_responses
-from espo_env.tasks import ArithmeticTask
-from espo_env.types import StopReason, Trajectory
-
-TOKENIZER = ArithmeticTask().tokenizer
-
-
-def trajectory(reason=StopReason.EOS, correct=None, mark=-1, name="1"):
-    tokens = np.array(TOKENIZER.encode(name), np.int32)
-    column = np.zeros(len(tokens), np.float32)
-    return Trajectory(
-        tokens, tokens, reason, correct=correct, mark=mark, regrets=column, z=column, thresholds=column + 1
-    )
+from espo_algo.evaluation.report import format_table, iteration_record, plot_curves
 
 
 def test_record_takes_the_numbers_of_one_iteration():
@@ -33,7 +20,7 @@ def test_record_takes_the_numbers_of_one_iteration():
             "accuracy": 0.25,
             "response_length": {"mean": 12.5, "p90": 20.0, "max": 30},
             "stop_reason": {"eos": 0.5, "regret": 0.25, "length": 0.25},
-            "early_stopping": {"stop_rate": 0.375},  # stopped or marked
+            "early_stopping": {"stop_rate": 0.375, "false_positive_rate": 0.125},  # stopped or marked
         },
         "learners": {"default_policy": {"entropy": 0.125, "vf_explained_var": math.nan}},
         "timers": {"env_runner_sampling_timer": 1.5, "learner_update_timer": 2.5},
@@ -46,6 +33,7 @@ def test_record_takes_the_numbers_of_one_iteration():
         "accuracy": 0.25,
         "response_length": 12.5,
         "stop_rate": 0.375,
+        "false_positive_rate": 0.125,
         "beta": 0.5,
         "warmup_done": 1,
         "entropy": 0.125,
@@ -77,29 +65,3 @@ def test_curves_are_a_png_and_the_callers_backend_stays(tmp_path):
     assert image.shape[0] > 300
     assert image.std() > 0
     assert matplotlib.get_backend() == backend
-
-
-def test_responses_of_every_kind_are_chosen_in_turns():
-    stopped = [trajectory(StopReason.REGRET, mark=0) for _ in range(9)]
-    caught = trajectory(correct=False, mark=0)
-    false_positive = trajectory(correct=True, mark=0)
-    right = [trajectory(correct=True) for _ in range(9)]
-    missed = trajectory(correct=False)
-    cut = trajectory(StopReason.LENGTH)
-    lost = trajectory(StopReason.ERROR)
-    everything = [lost, *right, cut, *stopped, missed, false_positive, caught]
-    assert choose_responses(everything, 6) == [stopped[0], caught, false_positive, right[0], missed, cut]
-    assert choose_responses(everything, 3) == [stopped[0], caught, false_positive]
-    chosen = choose_responses(everything, 8)
-    assert chosen == [*stopped[:2], caught, false_positive, *right[:2], missed, cut]
-    assert len(choose_responses(everything, 100)) == len(everything) - 1
-
-
-def test_page_shows_the_responses_and_escapes_the_title(tmp_path):
-    responses = [trajectory(StopReason.REGRET, mark=1, name="12+"), trajectory(correct=True, mark=0, name="7-5")]
-    page = write_responses(responses, TOKENIZER, tmp_path / "page.html", "a < b").read_text("utf-8")
-    assert page.startswith("<!DOCTYPE html>")
-    assert "<h1>a &lt; b</h1>" in page
-    assert page.count("<article>") == 2
-    assert page.count("◀ stopped") == 1
-    assert page.count("◀ would stop") == 1
