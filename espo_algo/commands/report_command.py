@@ -25,7 +25,8 @@ def report(
 ) -> None:
     """Prints a table; writes curves and a page of responses."""
     from espo_algo.commands.run_report import report_data, report_sources, write_report
-    from espo_algo.tuning.trials import format_search, trial_folders
+    from espo_algo.tuning.summary import summarize_folder
+    from espo_algo.tuning.trials import trial_folders
 
     def every() -> list[Path]:
         return [run for folder in runs for run in trial_folders(folder) or [folder]]
@@ -41,7 +42,8 @@ def report(
                     server.serve_forever()
                 except KeyboardInterrupt:
                     return
+        target = runs[0] if output is None else output
         for folder in runs:
             if trial_folders(folder):
-                typer.echo(f"{folder}\n{format_search(folder)}\n")
-        typer.echo(write_report(every(), runs[0] if output is None else output, rows))
+                typer.echo(f"{folder}\n{summarize_folder(folder, target)}\n")
+        typer.echo(write_report(every(), target, rows))

@@ -39,12 +39,12 @@ def tune(
             typer.echo(f"\nwith the first values of the ranges:\n{describe(first, what.run())}")
             raise typer.Exit
         from espo_algo.tuning.search import search
-        from espo_algo.tuning.trials import format_search
+        from espo_algo.tuning.trials import format_trials, read_trials
 
         first.check_task()
         with ray_started():
             failed = search(what, interruption=interruption, resume=resume, workers=workers, say=typer.echo)
-    typer.echo(format_search(folder))
+    typer.echo(format_trials(read_trials(folder), what.options.metric, what.options.mode))
     if interruption.number is not None:
         elsewhere = "" if output is None else f" --output {output}"
         typer.echo(f"interrupted; to go on: espo tune {config} --resume{elsewhere}", err=True)

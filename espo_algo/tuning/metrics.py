@@ -1,6 +1,6 @@
 """What a trial reports: the numbers that matter, flat, under readable names.
 
-- :func:`readable`: from what ``ESPO.train()`` gave back.
+- :func:`readable`: from what ``ESPO.train()`` gave back. :func:`read_row`: from a row of Tune's tables.
 - :func:`with_evaluations`: the newest evaluation beside every iteration.
 - :data:`NAMES`: all names. :data:`EVALUATION`: those that evaluation measures.
 """
@@ -11,9 +11,10 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["EVALUATION", "NAMES", "readable", "with_evaluations"]
+__all__ = ["EVALUATION", "NAMES", "read_row", "readable", "with_evaluations"]
 
 _PLACES = {
+    "iteration": "training_iteration",
     "tokens": "env_runners/num_env_steps_sampled_lifetime",
     "accuracy": "env_runners/accuracy",
     "return": "env_runners/episode_return_mean",
@@ -39,7 +40,7 @@ _PLACES = {
     "eval_stop_rate": "evaluation/env_runners/early_stopping/stop_rate",
     "eval_wrong_stops": "evaluation/env_runners/early_stopping/false_positive_rate",
 }
-NAMES = ("iteration", *_PLACES)
+NAMES = tuple(_PLACES)
 EVALUATION = tuple(name for name in NAMES if name.startswith("eval_"))
 
 
@@ -50,13 +51,12 @@ def readable(result: Mapping[str, Any]) -> dict[str, float]:
         result: What ``ESPO.train()`` gave back. ``wrong_stops`` is the share of marked responses that ran on and were
             right; ``tokens_saved`` an estimate for this batch; the others are RLlib's.
     """
-    numbers = {"iteration": float(result["training_iteration"])}
-    for name, place in _PLACES.items():
-        found: Any = result
-        for key in place.split("/"):
-            found = found.get(key, {}) if isinstance(found, Mapping) else {}
-        numbers[name] = math.nan if isinstance(found, Mapping) else float(found)
-    return numbers
+    return read_row(_flat(result))
+
+
+def read_row(row: Mapping[str, Any]) -> dict[str, float]:
+    """The same from a row of a table whose columns are paths (``env_runners/accuracy``), or these names themselves."""
+    return {name: float(row.get(place, row.get(name, math.nan))) for name, place in _PLACES.items()}
 
 
 def with_evaluations(results: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -65,3 +65,13 @@ def with_evaluations(results: Iterable[Mapping[str, Any]]) -> Iterator[dict[str,
     for result in results:
         evaluation = result.get("evaluation") or evaluation
         yield {**result, "evaluation": evaluation}
+
+
+def _flat(result: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in result.items():
+        if not isinstance(value, Mapping):
+            flat[f"{prefix}{name}"] = value
+        elif name != "config":
+            flat |= _flat(value, f"{prefix}{name}/")
+    return flat

@@ -3,7 +3,7 @@
 - :class:`Trial`: what it drew, and its numbers, iteration by iteration.
 - :func:`read_trials`: those of a search's folder.
 - :func:`best_first`: in order of what was searched for.
-- :func:`format_trials`: a table. :func:`format_search`: that of a search's folder.
+- :func:`format_trials`: a table.
 - :func:`short_names`: settings as tables name them.
 - :func:`trial_folders`: the trials' folders, which are runs of their own.
 - :data:`TRIALS`: the folder of the trials in a search's. :data:`VALUES`: what a trial drew, in its own.
@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from espo_algo.commands.config_file import parse_file
 from espo_algo.commands.run_log import LOG, RunLog
 from espo_algo.evaluation.report import format_table
 from espo_algo.tuning.metrics import readable, with_evaluations
@@ -30,7 +29,6 @@ __all__ = [
     "VALUES",
     "Trial",
     "best_first",
-    "format_search",
     "format_trials",
     "read_trials",
     "short_names",
@@ -110,12 +108,6 @@ def format_trials(trials: Sequence[Trial], metric: str, mode: str) -> str:
         for trial in best_first(trials, metric, mode)
     ]
     return format_table(["trial", *short_names(names), *columns], rows)
-
-
-def format_search(folder: str | Path) -> str:
-    """The table of a search's folder."""
-    options = parse_file(Path(folder) / SEARCH)["tune"]
-    return format_trials(read_trials(folder), options["metric"], options["mode"])
 
 
 def short_names(names: Sequence[str]) -> list[str]:

@@ -1,7 +1,8 @@
 """Every block of code on every page: Python is run, configurations are checked, command lines are read.
 
-The Python blocks of a page are run one after the other, in one empty folder and one namespace, like a notebook's. A
-block that begins with ``# name.py`` is that file. A block behind ``<!-- compiled only: WHY -->`` is compiled.
+The Python blocks of a page are run one after the other, in one empty folder and one namespace, like a notebook's, in
+which ``config`` is a configuration. A block that begins with ``# name.py`` is that file. A block behind
+``<!-- compiled only: WHY -->`` is compiled.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import pytest
 import typer
 import yaml
 
+from espo_algo import ESPOConfig
 from espo_algo.commands.cli import app
 from espo_algo.learning.advantages import ADVANTAGE_ESTIMATORS
 from espo_algo.rollout.engines import ENGINES
-from espo_algo.schema import SECTIONS, check_sections
+from espo_algo.schema import SECTIONS, check_sections, section_keys
 from espo_algo.tuning.search_file import load_search
 from espo_env.early_stopping.rules import STOP_RULES
 
@@ -67,7 +69,7 @@ def test_python_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     known = {*sys.modules}
-    names: dict = {"__name__": "page"}
+    names: dict = {"__name__": "page", "config": ESPOConfig()}
     try:
         for block in PYTHON[page]:
             code = block.compile()
@@ -109,3 +111,11 @@ def test_makefiles_targets_are_there():
     targets = {*re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)}
     text = "\n".join(block.text for block in ALL if block.language == "bash")
     assert {*re.findall(r"^make (\w+)", text, re.M)} <= targets
+
+
+def test_settings_that_pages_name_are_there():
+    known = {key for name in SECTIONS for key in section_keys(name)}
+    text = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+    named = {*re.findall(r"`(\w+)=[^`]+`", text), *re.findall(r"\|[^|]*`(\w+)` (?:higher|up|down)\b", text)}
+    assert len(named) > 15
+    assert named - {"OMP_NUM_THREADS"} <= known

@@ -4,18 +4,19 @@ import json
 from pathlib import Path
 
 import pytest
+from installed import needs_vllm
 from transformers import AutoTokenizer
 
 from espo_algo.commands.config_file import load_config
 
 CONFIG = Path(__file__).parents[2] / "examples" / "paper_1_5b_8_gpus.yaml"
+pytestmark = needs_vllm  # the configuration asks for it
 MODEL = "models/DeepSeek-R1-Distill-Qwen-1.5B"
 
 
 @pytest.fixture
 def here(model_folder, tmp_path, monkeypatch):
     """A working directory with a small model and a sample of the data where the configuration looks for them."""
-    pytest.importorskip("vllm", reason="the configuration asks for vLLM")
     folder = tmp_path / MODEL
     folder.parent.mkdir()
     folder.symlink_to(model_folder)

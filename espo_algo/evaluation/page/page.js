@@ -4,7 +4,7 @@
 
 let data = JSON.parse(document.getElementById("data").textContent);
 const live = document.body.dataset.live === "true";
-const POLL_MS = 2000;
+const POLL_MS = 1000;
 
 const isStopped = (r) => r.stop === "regret";
 const isMarked = (r) => r.mark >= 0 && !isStopped(r);
@@ -46,7 +46,7 @@ const COLOURS = [["regrets", "regret"], ["values", "value"], ["advantages", "adv
 
 // --- what is shown, kept in the address so that a reload or a link shows the same --------------------------------------
 
-const DEFAULTS = { run: 0, other: -1, at: "", show: "all", sort: "problem", colour: "regrets", together: 1 };
+const DEFAULTS = { run: 0, other: -1, at: "", show: "all", sort: "stopped", colour: "regrets", together: 1 };
 const state = { ...DEFAULTS };
 
 function readAddress() {
@@ -461,7 +461,7 @@ function drawChart(view) {
     const high = Math.min(Math.max(reach, extremes(columns.thresholds, 0)[1]), 40 * reach) * 1.08;
     const low = Math.min(0, extremes(columns.z, 0)[0] * 1.08);
     const inside = columns.thresholds.map((value) => (known(value) && value <= high ? value : null));
-    const beyond = inside.some((value) => !known(value)) ? " (above the picture in places)" : "";
+    const beyond = !inside.some(known) ? " (above the picture)" : !inside.every(known) ? " (above the picture in places)" : "";
     const y = panel(height, low, high, [word("z", "z"), ", ", word("threshold", "threshold"), beyond, ", ", word("bars", "regret"), " (bars, nats, right)"], 4);
     if (columns.regrets) {
       const most = Math.max(extremes(columns.regrets, 0)[1], 0.1);
@@ -489,7 +489,7 @@ function drawChart(view) {
     const [least, most] = extremes([...columns.td_errors, ...columns.advantages], 0);
     const room = (most - least || 1) * 0.06;
     const [low, high] = [least < 0 ? least - room : 0, most > 0 || least === 0 ? most + room : 0];
-    const y = panel(78, low, high, [word("bars", "TD error"), " (bars), ", word("advantage", "advantage")], 3);
+    const y = panel(78, low, high, [word("bars", "TD error"), " (bars), ", word("advantage", "advantage")], 4);
     bars("td", columns.td_errors, y, y(0));
     root.append(path("advantage", broken(columns.advantages, steps), view.x, y));
   }

