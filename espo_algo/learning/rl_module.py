@@ -33,7 +33,7 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
     """Wraps :class:`LanguageModelWithCritic` for RLlib.
 
     ``model_config`` keys: ``model`` (folder or hub name), ``critic``, ``dtype``, ``gradient_checkpointing``,
-    ``temperature``, and ``early_stopping``, the
+    ``sharding``, ``temperature``, and ``early_stopping``, the
     :class:`~espo_env.early_stopping.EarlyStoppingState` to start from.
 
     A learner's module loads the weights and keeps them in float32, computing in ``dtype``. A runner's module
@@ -44,6 +44,8 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
         """Builds the model; RLlib calls it once."""
         config = self.model_config
         self.dtype = getattr(torch, config["dtype"])
+        # Sharded weights are cast where they are gathered.
+        self.autocast = self.dtype != torch.float32 and config["sharding"] is None
         self.temperature = float(config["temperature"])
         name, critic, vocab_size = config["model"], config["critic"], int(self.action_space.n)
         self.model = LanguageModelWithCritic.from_pretrained(
@@ -96,7 +98,7 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
             ``action_logp``, ``entropy`` (no gradient unless ``batch.entropy_gradient``), ``vf_preds``, each of shape
             (N,), and ``last_values``, shape (n,): the values behind each sequence's last token.
         """
-        with torch.autocast(batch.actions.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with torch.autocast(batch.actions.device.type, self.dtype, enabled=self.autocast):
             states = batch.response_states(self.model)
             logprobs, entropies = [], []
             for rows, actions in zip(states.policy.split(_CHUNK), batch.actions.split(_CHUNK), strict=True):
@@ -106,12 +108,13 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
                 )
                 logprobs.append(logprob)
                 entropies.append(entropy)
-        # Outside autocast: values stay float32, here as in the engines.
+        # Outside autocast: values stay float32, here as in the engines. FSDP hangs its hooks on what comes out, and
+        # would lose them with a view.
         return {
             Columns.ACTION_LOGP: torch.cat(logprobs),
             "entropy": torch.cat(entropies),
-            Columns.VF_PREDS: self.model.value(states.critic),
-            "last_values": self.model.value(states.last),
+            Columns.VF_PREDS: self.model.value(states.critic).clone(),
+            "last_values": self.model.value(states.last).clone(),
         }
 
     def _score(self, hidden: Tensor, actions: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
