@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 import torch
@@ -28,13 +28,15 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from torch import Tensor
 
 from espo_algo.errors import TrainingError
-from espo_algo.learning.learner import ESPOLearner
-from espo_algo.learning.rl_module import LanguageModelRLModule
 from espo_algo.learning.sharding import keep_only_shards
 from espo_algo.rollout.vllm.engine import engine_weights
 from espo_algo.weight_sync.calls import ask_learners, ask_runners, replace_runners
 from espo_algo.weight_sync.packing import whole
 from espo_env.early_stopping import EarlyStoppingState
+
+if TYPE_CHECKING:
+    from espo_algo.learning.learner import ESPOLearner
+    from espo_algo.learning.rl_module import LanguageModelRLModule
 
 __all__ = ["BACKENDS", "Backend", "RunnerClient", "WeightPass", "transfer_weights"]
 
