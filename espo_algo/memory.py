@@ -203,7 +203,7 @@ class _Module(LanguageModelRLModule):
         self.model, self.dtype, self.temperature = model, dtype, 1.0
         self.autocast = dtype != torch.float32
         if gradient_checkpointing:
-            self._checkpoint_gradients()
+            self.checkpoint_gradients()
         self.train()
 
 

@@ -56,7 +56,7 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
             weights=not self.inference_only,
         )
         if config["gradient_checkpointing"] and not self.inference_only:
-            self._checkpoint_gradients()
+            self.checkpoint_gradients()
         self._constants: EarlyStoppingState = config["early_stopping"]
         # float64, so that a checkpoint gives back exactly what was computed.
         for name, number in state_numbers(self._constants).items():
@@ -66,7 +66,8 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
             empty = torch.full((budget.window, len(AuditedResponse._fields)), torch.nan, dtype=torch.float64)
             self.register_buffer("regret_audited", empty)
 
-    def _checkpoint_gradients(self) -> None:
+    def checkpoint_gradients(self) -> None:
+        """Has activations computed again in the backward pass, instead of kept."""
         for trunk in (self.model.trunk, self.model.critic_trunk):
             if trunk is not None:
                 trunk.gradient_checkpointing_enable({"use_reentrant": False})
