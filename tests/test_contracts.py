@@ -91,6 +91,7 @@ CONTRACTS = {
     "ray.tune.registry:_global_registry.contains": ("rollout/environment.py", "category key"),
     "ray.tune.registry:_global_registry.get": ("rollout/environment.py", "category key"),
     "ray._private.ray_constants:ENABLE_RAY_CLUSTER": ("local_ray.py", ""),
+    "ray.rllib.env.single_agent_env_runner:SingleAgentEnvRunner._env_to_module": ("stock_adaptation.py", ""),
     # Gymnasium's vector environments.
     "gymnasium.vector:VectorEnv._add_info": ("espo_env/token_vector_env.py", "vector_infos env_info env_num"),
     "gymnasium.vector:VectorWrapper._add_info": (
