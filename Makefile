@@ -48,7 +48,7 @@ dist: $(VENV)/installed-dev
 	$(BIN)/python -m build --outdir dist
 
 bench: $(VENV)/installed-dev
-	for bench in tests/benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+	for bench in tests/benchmarks/bench_*.py; do PYTHONPATH=.:tests/support $(BIN)/python $$bench || exit 1; done
 
 faults: $(VENV)/installed-dev
 	PYTHONPATH=.:tests/support $(BIN)/python tests/faults/disturb_runners.py $(ARGS)

@@ -10,7 +10,6 @@ Every complaint names what was expected, what came, and the section of the confi
 from __future__ import annotations
 
 import contextlib
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from espo_algo.learning.advantages import get_advantage_estimator
 from espo_algo.learning.model import check_keys_and_values
+from espo_algo.learning.sharding import block_names
+from espo_algo.model_folder import check_model_folder
 from espo_algo.rollout.engines import EngineKind, get_engine
 from espo_algo.rollout.environment import make_vector_env
 from espo_algo.schema import COMMAND_LINE, FIELDS, SECTIONS, UNREAD, WITHOUT_FIELD, check_sections, section_keys
@@ -83,6 +84,7 @@ def check_settings(config: ESPOConfig) -> None:
     for what, look in (
         (".generation(engine): ", lambda: get_engine(config.engine)),
         (".training(advantage_estimator): ", lambda: get_advantage_estimator(config.advantage_estimator)),
+        (".language_model(model): ", lambda: check_model_folder(config.model_name)),
         ("", lambda: (config.sampling, config.early_stopping_state, config.detector_settings, config.credit_settings)),
     ):
         try:
@@ -90,6 +92,7 @@ def check_settings(config: ESPOConfig) -> None:
         except ValueError as error:
             _refuse(config, f"{what}{error}")
     _check_engine(config, get_engine(config.engine))
+    _check_sharding(config)
     _check_batch(config)
     if config.env_config.get("max_new_tokens", config.max_new_tokens) != config.max_new_tokens:
         _refuse(
@@ -99,8 +102,6 @@ def check_settings(config: ESPOConfig) -> None:
         )
     if config.model_name is None:
         _refuse(config, "expected .language_model(model=folder or hub name), got None")
-    elif _looks_like_folder(config.model_name) and not (Path(config.model_name) / "config.json").is_file():
-        _refuse(config, f"expected a model folder with a config.json, got {config.model_name!r}")
 
 
 def check_model(config: ESPOConfig) -> None:
@@ -159,6 +160,11 @@ def check_task(config: ESPOConfig) -> TokenMDP:
             f"expected prompts and responses of at most {context} tokens (the context of {config.model_name!r}), got "
             f"prompts of up to {mdp.task.max_prompt_tokens} and .generation(max_new_tokens={mdp.max_new_tokens})",
         )
+    if config.sharding:
+        try:
+            block_names(model)
+        except ValueError as error:
+            _refuse(config, f".language_model(sharding={config.sharding!r}): {error}")
     if config.share_prompts:
         try:
             check_keys_and_values(model, mdp.max_length)
@@ -219,6 +225,29 @@ def _check_engine(config: ESPOConfig, kind: EngineKind) -> None:
                 f"{config.num_learners} learners with num_gpus_per_learner={config.num_gpus_per_learner} for {engines} "
                 f"workers of engines with num_gpus_per_env_runner={gpus}",
             )
+
+
+def _check_sharding(config: ESPOConfig) -> None:
+    if config.sharding is None:
+        return
+    if config.num_learners < 2:
+        _refuse(
+            config,
+            f"expected .learners(num_learners) >= 2 with .language_model(sharding={config.sharding!r}), which shares "
+            f"the weights out among learners, got {config.num_learners}",
+        )
+    if config.share_prompts:
+        _refuse(
+            config,
+            "expected .training(share_prompts=False) with .language_model(sharding='fsdp'), whose learners have to "
+            "make equal numbers of passes, got True",
+        )
+    if config.torch_ddp_kwargs:
+        _refuse(
+            config,
+            f"expected .framework(torch_ddp_kwargs) left empty with .language_model(sharding='fsdp'), which uses no "
+            f"DDP, got {config.torch_ddp_kwargs}",
+        )
 
 
 def _check_batch(config: ESPOConfig) -> None:
@@ -296,14 +325,3 @@ def _check_batch(config: ESPOConfig) -> None:
 
 def _refuse(config: Any, message: str) -> None:
     config._value_error(message)
-
-
-def _looks_like_folder(name: str) -> bool:
-    """A hub name is ``name`` or ``owner/name``; the rest, and what begins with a folder that is here, is a path."""
-    path = Path(name)
-    return (
-        path.exists()
-        or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) is None
-        or name.startswith((".", "~"))
-        or (len(path.parts) > 1 and Path(path.parts[0]).is_dir())
-    )

@@ -17,12 +17,13 @@ from transformers import AutoConfig, PretrainedConfig
 from espo_algo.checks import check_inherited, check_settings, check_task, check_values
 from espo_algo.learning.credit import CreditSettings
 from espo_algo.learning.learner import ESPOLearner
+from espo_algo.learning.learner_group import ESPOLearnerGroup
 from espo_algo.learning.rl_module import LanguageModelRLModule
 from espo_algo.presets import PRESETS, Preset
 from espo_algo.rollout.engine import EngineSettings, SamplingSettings
 from espo_algo.rollout.engines import get_engine
 from espo_algo.rollout.env_runner import ESPOEnvRunner
-from espo_algo.schema import AuditWeighting, CriticKind, Dtype, EvaluationStops, StopCredit
+from espo_algo.schema import AuditWeighting, CriticKind, Dtype, EvaluationStops, Sharding, StopCredit
 from espo_env.early_stopping import (
     DEFAULT_CLIP,
     DEFAULT_DELTA,
@@ -96,6 +97,7 @@ class ESPOConfig(PPOConfig):
         self.critic: CriticKind = "shared"
         self.dtype: Dtype = "float32"
         self.gradient_checkpointing = False
+        self.sharding: Sharding | None = None
         # .generation()
         self.engine = "torch"
         self.engine_options: dict[str, Any] = {}
@@ -169,6 +171,7 @@ class ESPOConfig(PPOConfig):
         critic: CriticKind = NotProvided,
         dtype: Dtype = NotProvided,
         gradient_checkpointing: bool = NotProvided,
+        sharding: Sharding | None = NotProvided,
     ) -> Self:
         """Sets the policy and its critic.
 
@@ -179,12 +182,16 @@ class ESPOConfig(PPOConfig):
                 the policy's; twice the memory and compute.
             dtype: What engines keep their weights in and the learner computes in; its own weights stay float32.
             gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more compute.
+            sharding: None: every learner has the whole model with gradients and moments, 16 bytes a parameter.
+                ``"fsdp"``: ``num_learners`` learners, two or more, share these out among themselves (PyTorch's FSDP2)
+                and gather a transformer block at a time; see docs/sharding.md.
         """
         self._set(
             model_name=str(model) if isinstance(model, Path) else model,
             critic=critic,
             dtype=dtype,
             gradient_checkpointing=gradient_checkpointing,
+            sharding=sharding,
         )
         return self
 
@@ -581,6 +588,18 @@ class ESPOConfig(PPOConfig):
         """The module that learners and runners build; RLlib calls this."""
         return RLModuleSpec(module_class=LanguageModelRLModule)
 
+    def build_learner_group(
+        self,
+        *,
+        env: Any = None,
+        spaces: dict[str, Any] | None = None,
+        rl_module_spec: Any = None,
+        placement_group: Any = None,
+    ) -> ESPOLearnerGroup:
+        """Builds the learners; RLlib calls this."""
+        spec = rl_module_spec or self.get_multi_rl_module_spec(env=env, spaces=spaces)
+        return ESPOLearnerGroup(config=self.copy(), module_spec=spec, placement_group=placement_group)
+
     def get_default_learner_class(self) -> type[ESPOLearner]:
         """The class of the learners; RLlib calls this."""
         return ESPOLearner
@@ -593,6 +612,7 @@ class ESPOConfig(PPOConfig):
             "critic": self.critic,
             "dtype": self.dtype,
             "gradient_checkpointing": self.gradient_checkpointing,
+            "sharding": self.sharding,
             "temperature": self.temperature,
             "early_stopping": self.early_stopping_state,
         }

@@ -14,12 +14,13 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ray import tune
 from ray.rllib.algorithms.ppo.ppo import PPO
 from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
@@ -51,7 +52,7 @@ from espo_algo.rollout.plans import Planner, ResponsePlan
 from espo_algo.rollout.prompt_success import PromptSuccess
 from espo_algo.rollout.runners import collect_from_runners, count_lost
 from espo_algo.weight_sync.calls import ask_learners, check_learners, update_learners
-from espo_algo.weight_sync.packing import unpack_state
+from espo_algo.weight_sync.packing import unpack_pieces
 from espo_algo.weight_sync.sync import sync_weights
 from espo_env.early_stopping import FalsePositiveController
 from espo_env.tasks.order import ProblemOrder
@@ -305,22 +306,27 @@ class ESPO(PPO):
         return evaluate_in_training(self, parallel_train_future)
 
     def policy(self) -> Policy:
-        """The trained model with the state of early stopping: copies on the CPU, wherever the learners are."""
+        """The trained model with the state of early stopping: copies on the CPU, wherever the learners are.
+
+        It is fetched piece by piece, so that where learners are sharded nothing but this copy is ever whole.
+        """
         config = self.config
         assert config.model_name is not None
-        (arrays, state), *_ = self._ask_learners(
-            lambda learner: (
-                (learner.language_module.get_state(), learner.language_module.early_stopping)
-                if learner.speaks
-                else None
-            )
-        )
         model = LanguageModelWithCritic.from_pretrained(
             config.model_name, config.critic, vocab_size=self.mdp.vocab_size, weights=False
         )
-        own = "model."
-        unpack_state(model, {name.removeprefix(own): array for name, array in arrays.items() if name.startswith(own)})
+        with self._weights_lock:  # no update between two pieces
+            pieces, state = self._ask_learners(
+                lambda learner: (learner.pieces(), learner.language_module.early_stopping)
+            )[0]
+            unpack_pieces(model, self._pieces_of_model(pieces))
         return Policy(config.copy(copy_frozen=False), model.eval(), state)
+
+    def _pieces_of_model(self, pieces: list[list[str]]) -> Iterator[dict[str, np.ndarray]]:
+        own = "model."
+        for names in pieces:
+            arrays, *_ = self._ask_learners(lambda learner, names=names: learner.piece(names))
+            yield {name.removeprefix(own): array for name, array in arrays.items() if name.startswith(own)}
 
     # --- RLlib's life cycle -------------------------------------------------------------------------------------
 

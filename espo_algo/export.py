@@ -116,11 +116,13 @@ def save_tokenizer(model: str | Path | None, task: Task, folder: str | Path) -> 
 
 
 def _as_token_classifier(model: LanguageModelWithCritic) -> PreTrainedModel:
+    """A classifier around the trunk itself: a copy would be a second model in memory."""
     config = type(model.config).from_dict(model.config.to_dict() | {"num_labels": 1})
-    classifier = AutoModelForTokenClassification.from_config(config)
+    with torch.device("meta"):
+        classifier = AutoModelForTokenClassification.from_config(config)
     trunk = model.trunk if model.critic_trunk is None else model.critic_trunk
-    classifier.base_model.load_state_dict(trunk.state_dict())
-    _head(classifier).load_state_dict(model.value_head.state_dict())
+    setattr(classifier, classifier.base_model_prefix, trunk)
+    _head(classifier).load_state_dict(model.value_head.state_dict(), assign=True)
     return classifier
 
 

@@ -52,8 +52,8 @@ def verify_checkpoint(folder: str | Path) -> None:
             raise BrokenCheckpointError(f"{folder}: expected {name}, which {MANIFEST} lists, got no such file")
         if (got := _sha256(file)) != digest:
             raise BrokenCheckpointError(
-                f"{folder}: expected {name} with SHA-256 {str(digest)[:12]}..., got {got[:12]}...: "
-                "it has changed since it was written"
+                f"{folder}: expected {name} with the SHA-256 that {MANIFEST} lists, {digest}, got {got}: "
+                "one of the two has changed since it was written"
             )
 
 

@@ -7,12 +7,13 @@
 
 They step the wrapped environment token by token, without a cache: a full forward pass a token, and whole observations
 in the episodes. That is for comparing algorithms on small models; language models are trained with
-:class:`~espo_algo.espo.ESPO`. Statistics and tolerance of the detector stay as they are given.
+:class:`~espo_algo.espo.ESPO`. Statistics and tolerance of the detector adapt, see :mod:`espo_algo.stock_adaptation`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,7 +36,14 @@ from espo_algo.config import ESPOConfig
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.rollout.environment import make_registered
 from espo_algo.schema import CriticKind
-from espo_env.early_stopping import step_regret
+from espo_algo.stock_adaptation import AdaptStock, EarlyStoppingCarrier, KeepEpisodes
+from espo_env.early_stopping import (
+    CriticWarmup,
+    EarlyStoppingState,
+    StatisticsStart,
+    ToleranceController,
+    step_regret,
+)
 from espo_env.types import StopReason
 from espo_env.wrappers import RegretTermination
 
@@ -53,17 +61,20 @@ def configure_stock(
     model: str | Path,
     critic: CriticKind = "shared",
     env_config: Mapping[str, Any] | None = None,
+    state: EarlyStoppingState | None = None,
     **early_stopping: Any,
 ) -> Config:
     """Lets a stock algorithm train a language model on a token environment with early stopping.
 
     Args:
-        config: Of PPO, IMPALA or APPO; changed and given back. Its environment, module, callbacks and module-to-env
-            connector are set.
+        config: Of PPO, IMPALA or APPO; changed and given back. Its environment, module, callbacks and connectors
+            between the two are set.
         env: Gymnasium id of a token environment.
         model: Hugging Face folder or hub name of a decoder-only causal language model.
         critic: ``"shared"`` or ``"separate"``.
         env_config: The environment's keyword arguments.
+        state: What early stopping starts from and adapts by. None: statistics and ``beta`` as given below, stopping on
+            from the beginning, the paper's controller.
         early_stopping: Those of :class:`~espo_env.RegretTermination`; ``rule="never"`` for the plain algorithm.
 
     Raises:
@@ -82,6 +93,13 @@ def configure_stock(
     made = {"id": env, "env_config": dict(env_config or {}), "early_stopping": early_stopping}
     with _make_env(made) as example:
         spaces = {"observation_space": example.observation_space, "action_space": example.unwrapped.action_space}
+        detector = example.get_wrapper_attr("detector")
+    made["detector_settings"] = detector.settings
+    if state is None:
+        given = detector.state
+        start: StatisticsStart = "zero_one" if "statistics" in early_stopping else "first_batch"
+        warmup = CriticWarmup(done=given.enabled)
+        state = EarlyStoppingState(given.statistics, ToleranceController(given.beta), warmup, start)
     config.environment(
         _ENV_NAME,
         env_config=made,
@@ -89,16 +107,21 @@ def configure_stock(
         normalize_actions=False,
         clip_actions=False,
     )
-    config.env_runners(module_to_env_connector=_signals_to_env)
+    config.env_runners(env_to_module_connector=partial(_carry_state, state), module_to_env_connector=_signals_to_env)
     config.rl_module(
         rl_module_spec=RLModuleSpec(TokenPolicyModule, model_config={"model": str(model), "critic": critic}, **spaces)
     )
-    config.callbacks(StopShares)
+    config.callbacks([StopShares, AdaptStock])
     return config
 
 
-def _make_env(made: Mapping[str, Any]) -> RegretTermination:
-    return RegretTermination(make_registered(made["id"], made["env_config"]), **made["early_stopping"])
+def _make_env(made: Mapping[str, Any]) -> KeepEpisodes:
+    env = make_registered(made["id"], made["env_config"])
+    return KeepEpisodes(RegretTermination(env, **made["early_stopping"]))
+
+
+def _carry_state(state: EarlyStoppingState, env: Any = None, spaces: Any = None, device: Any = None) -> ConnectorV2:
+    return EarlyStoppingCarrier(state, env)
 
 
 def _signals_to_env(env: Any = None, spaces: Any = None) -> ConnectorV2:

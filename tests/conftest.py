@@ -55,6 +55,7 @@ def ray_session() -> Iterator[None]:
 
     start_ray(
         num_cpus=8,
+        object_store_memory=256 * 2**20,  # small enough to be filled by a test
         logging_level="ERROR",
         # Workers find the tests' own tasks, as pytest does by its setting `pythonpath`.
         runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent / "support")}},

@@ -40,6 +40,10 @@ CONTRACTS = {
     f"{LEARNER}.compute_loss_for_module": ("learning/learner.py", "module_id config batch fwd_out"),
     f"{LEARNER}.configure_optimizers_for_module": ("learning/learner.py", "module_id config"),
     f"{LEARNER}.after_gradient_based_update": ("learning/learner.py", "timesteps"),
+    f"{LEARNER}._map_module_to_device": ("learning/learner.py", "module"),
+    f"{LEARNER}._make_modules_ddp_if_necessary": ("learning/learner.py", ""),
+    f"{LEARNER}._named_optimizers": ("learning/learner.py", ""),
+    f"{LEARNER}._set_optimizer_state": ("learning/learner.py", "state"),
     f"{LEARNER}.register_optimizer": (
         "learning/learner.py",
         "module_id optimizer_name optimizer params lr_or_lr_schedule",
@@ -54,6 +58,10 @@ CONTRACTS = {
     "ray.rllib.algorithms.ppo.ppo_learner:PPOLearner.entropy_coeff_schedulers_per_module": ("learning/learner.py", ""),
     "ray.rllib.core.learner.training_data:TrainingData.shard": ("learning/batching.py", ""),
     "ray.rllib.core.learner.training_data:TrainingData.episodes": ("learning/batching.py", ""),
+    f"{LEARNERS}.get_state": ("learning/learner_group.py", "components not_components"),
+    f"{LEARNERS}.save_to_path": ("learning/learner_group.py", "path state"),
+    f"{LEARNERS}._get_subcomponents": ("learning/learner_group.py", "name components"),
+    f"{CONFIG}.build_learner_group": ("config.py", "env spaces rl_module_spec placement_group"),
     # Calls that wait for every answer.
     f"{LEARNERS}._worker_manager": ("weight_sync/calls.py", ""),
     f"{LEARNERS}.foreach_learner": ("weight_sync/calls.py", "func timeout_seconds"),
@@ -83,6 +91,7 @@ CONTRACTS = {
     "ray.tune.registry:_global_registry.contains": ("rollout/environment.py", "category key"),
     "ray.tune.registry:_global_registry.get": ("rollout/environment.py", "category key"),
     "ray._private.ray_constants:ENABLE_RAY_CLUSTER": ("local_ray.py", ""),
+    "ray.rllib.env.single_agent_env_runner:SingleAgentEnvRunner._env_to_module": ("stock_adaptation.py", ""),
     # Gymnasium's vector environments.
     "gymnasium.vector:VectorEnv._add_info": ("espo_env/token_vector_env.py", "vector_infos env_info env_num"),
     "gymnasium.vector:VectorWrapper._add_info": (
@@ -104,6 +113,7 @@ CONTRACTS = {
     f"{CACHE}:DynamicSlidingWindowLayer": ("learning/model.py", "sliding_window"),
     "transformers:PretrainedConfig._attn_implementation": ("rollout/embedded/engine.py", ""),
     "transformers:PreTrainedModel.base_model": ("learning/model.py", ""),
+    "transformers:PreTrainedModel._no_split_modules": ("learning/sharding.py", ""),
     "transformers:PreTrainedModel.get_output_embeddings": ("learning/model.py", ""),
     # vLLM's model runner, sampler, scheduler and arguments.
     f"{RUNNER}.sampler": ("rollout/vllm/worker.py", ""),
@@ -138,6 +148,7 @@ INHERITED = {
     "espo_algo.config:ESPOConfig",
     "espo_algo.learning.batching:WholeEpisodeTrainingData",
     "espo_algo.learning.learner:ESPOLearner",
+    "espo_algo.learning.learner_group:ESPOLearnerGroup",
     "espo_algo.learning.rl_module:LanguageModelRLModule",
     "espo_algo.rollout.env_runner:ESPOEnvRunner",
     "espo_algo.rollout.embedded.kv_cache:_SlotLayer",

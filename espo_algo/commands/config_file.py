@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from espo_algo.model_folder import check_model_folder
 from espo_algo.schema import check_sections
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def load_config(path: str | Path) -> tuple[ESPOConfig, RunOptions]:
 
 
 def read_file(path: str | Path) -> dict[str, dict[str, Any]]:
-    """Reads a file, and checks the names and values in it; what the configuration as a whole gets wrong is said later.
+    """Reads a file, and checks names, values and the model's folder; what they get wrong together is said later.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -84,6 +85,7 @@ def read_file(path: str | Path) -> dict[str, dict[str, Any]]:
     content = parse_file(path)
     try:
         check_sections(content)
+        check_model_folder(content.get("language_model", {}).get("model"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return dict(content)

@@ -18,6 +18,7 @@ from espo_algo.espo import ESPO
 from espo_algo.export import is_export, load_export
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.manifest import MANIFEST, verify_checkpoint
+from espo_algo.model_folder import check_model_folder
 from espo_algo.policy import Policy
 
 __all__ = ["load_policy"]
@@ -37,8 +38,8 @@ def load_policy(path: str | Path, config: ESPOConfig | None = None, checkpoint: 
 
     Raises:
         FileNotFoundError: If the path is none of these.
-        ValueError: If it is a checkpoint, and ``checkpoint`` is False; if it is a hub name that the hub does not
-            have, or with the hub out of reach.
+        ValueError: If it is a checkpoint, and ``checkpoint`` is False; if it is a folder that is not there, a hub name
+            that the hub does not have, or one with the hub out of reach.
         BrokenCheckpointError: If the checkpoint is not what was written.
     """
     path = Path(path)
@@ -68,6 +69,7 @@ def load_policy(path: str | Path, config: ESPOConfig | None = None, checkpoint: 
                 "loading it runs whatever code is in it; add --checkpoint if you trust it"
             )
         raise FileNotFoundError(f"expected a model folder (config.json), got {str(path)!r}")
+    check_model_folder(path)
     check_model(config)
     model = LanguageModelWithCritic.from_pretrained(path, config.critic, dtype)
     return Policy(config, model.eval(), None, source)

@@ -10,8 +10,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +57,8 @@ def ray_started(needed: bool = True) -> Iterator[None]:
         on_term = signal.getsignal(signal.SIGTERM)
         try:
             start_ray(logging_level=logging.ERROR, log_to_driver=False)
+        except SystemExit as error:  # Ray's own handler, while it starts
+            raise SystemExit(128 + signal.SIGTERM if error.code == signal.SIGTERM else error.code) from error
         except Exception as error:  # Ray has no narrower one for a node that takes too long
             raise ConnectionError(f"expected Ray to start, or to be where RAY_ADDRESS says, got: {error}") from error
         signal.signal(signal.SIGTERM, on_term)  # Ray's exits with 15, or aborts
@@ -74,9 +76,14 @@ def check_output(folder: Path) -> None:
         ValueError: If it cannot.
     """
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-        why = "may not be written" if place.is_dir() else "is not a folder"
-        raise ValueError(f"expected an output folder that can be written, got {str(folder)!r}: {str(place)!r} {why}")
+    try:
+        # Permission bits say nothing of a read-only or full disk, nor of what root may not do either.
+        tempfile.TemporaryDirectory(dir=place).cleanup()
+    except OSError as error:
+        raise ValueError(
+            f"expected an output folder that can be written, got {str(folder)!r}: in {str(place)!r} nothing can be "
+            f"made ({error.strerror})"
+        ) from error
 
 
 def on_device(model: Any, engine: str) -> Any:

@@ -31,12 +31,13 @@ def train(
     ] = False,
 ) -> None:
     """Trains; writes a log, checkpoints, responses and the trained model."""
-    from espo_algo.commands.config_file import load_config
+    from espo_algo.commands.config_file import RunOptions, load_config, read_file
 
     with Interruption() as interruption, messages():
-        settings, run = load_config(config)
+        run = RunOptions(**read_file(config).get("run", {}))
         run = run if output is None else replace(run, output=str(output))
-        check_output(Path(run.output))
+        check_output(Path(run.output))  # before anything that takes seconds
+        settings, _ = load_config(config)
         settings.validate()
         if dry_run:
             from espo_algo.commands.dry_run import describe

@@ -1,6 +1,6 @@
 """Numbers that all learners share.
 
-- :class:`AcrossLearners`: sums and moments over the learners of a group.
+- :class:`AcrossLearners`: sums, moments and largest numbers over the learners of a group.
 """
 
 from __future__ import annotations
@@ -34,6 +34,14 @@ class AcrossLearners:
         tensor = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(tensor)
         return tuple(tensor.tolist())
+
+    def largest(self, number: int) -> int:
+        """The largest of the learners' numbers."""
+        if self.num_learners <= 1:
+            return number
+        tensor = torch.tensor(number, device=self.device)
+        torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
+        return int(tensor)
 
     def moments(self, flat: NDArray[np.floating], weights: NDArray[np.floating] | None = None) -> tuple[float, float]:
         """Mean and variance over all tokens of all learners, in two passes in float64; NaN where nothing has weight.

@@ -1,6 +1,6 @@
 """Token-level PPO on whole responses.
 
-- :class:`ESPOLearner`: GAE, micro-batches with gradient accumulation, the PPO loss.
+- :class:`ESPOLearner`: GAE, micro-batches with gradient accumulation, the PPO loss; replicated or sharded.
 
 RLlib's stock PPO learner cuts episodes into rows of time steps and keeps [T, V] of them. This one overrides the hooks
 around ``Learner.update``; what stays RLlib's: the update loop, learning rate and entropy schedules, the adaptive KL
@@ -21,7 +21,9 @@ from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core import COMPONENT_OPTIMIZER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.training_data import TrainingData
-from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
+from ray.rllib.utils import force_list
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
 
 from espo_algo.episodes import TokenEpisode
@@ -32,8 +34,15 @@ from espo_algo.learning.credit import Credit, Responses, assign_credit, audit_we
 from espo_algo.learning.losses import clipped_policy_loss, clipped_value_loss, kl_estimate, truncated_importance_weights
 from espo_algo.learning.optimizers import clipped_step, critic_parameters, weight_scales
 from espo_algo.learning.rl_module import LanguageModelRLModule
+from espo_algo.learning.sharding import (
+    dealt_optimizer_state,
+    gathered_optimizer_state,
+    keep_only_shards,
+    shard_module,
+)
 from espo_algo.learning.shared_prompts import SharedPromptBatch, arrange, check_shared_prompts
 from espo_algo.learning.update_metrics import UpdateSums, measure_before
+from espo_algo.weight_sync.packing import pack_state, pieces_of
 
 __all__ = ["ESPOLearner"]
 
@@ -62,6 +71,11 @@ class ESPOLearner(PPOTorchLearner):
         return self.config.num_learners <= 1 or torch.distributed.get_rank() == 0
 
     @property
+    def sharded(self) -> bool:
+        """Whether the learners share the model's weights out among themselves."""
+        return self.config.sharding is not None
+
+    @property
     def pretrains_critic(self) -> bool:
         """Whether the next update is one of the first that train the critic alone."""
         return self.language_module.early_stopping.num_updates < self.config.value_pretraining_iterations
@@ -76,6 +90,17 @@ class ESPOLearner(PPOTorchLearner):
         self._across = AcrossLearners(self.config.num_learners, self.device)
         self.skipped_in_row = 0
         self.skipped_why = ""
+        self._gathered: dict[str, Any] = {}
+
+    def _map_module_to_device(self, module: MultiRLModule) -> None:
+        if self.sharded:
+            shard_module(module[DEFAULT_MODULE_ID], self.device)
+        else:
+            super()._map_module_to_device(module)
+
+    def _make_modules_ddp_if_necessary(self) -> None:
+        if not self.sharded:
+            super()._make_modules_ddp_if_necessary()
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """AdamW for the policy at ``lr`` and for the critic at ``critic_lr``, each with its own gradient clipping."""
@@ -136,7 +161,9 @@ class ESPOLearner(PPOTorchLearner):
         values: list[np.ndarray] = [np.zeros(0)] * len(episodes)
         logprobs = values.copy()
         last_values = np.zeros(len(episodes), np.float32)
-        for group, batch in self._pack(episodes, {}, np.arange(len(episodes))):
+        packed = self._pack(episodes, {}, np.arange(len(episodes)))
+        missing = self._passes_missing(len(packed))
+        for group, batch in packed:
             out = self.language_module.forward_train(batch)
             ends = np.cumsum([len(episodes[i]) for i in group])[:-1]
             scored = zip(
@@ -148,6 +175,8 @@ class ESPOLearner(PPOTorchLearner):
             )
             for i, value, logprob, last_value in scored:
                 values[i], logprobs[i], last_values[i] = value, logprob, last_value
+        for _ in range(missing):
+            self.language_module.forward_train(packed[-1][1])
         credit = self._credit(Responses.from_episodes(episodes, values, last_values))
         measured, ratio = measure_before(
             self._across, values, credit.targets, credit.outcome_weights, logprobs, [e.logprobs for e in episodes]
@@ -206,6 +235,7 @@ class ESPOLearner(PPOTorchLearner):
         """Accumulates the gradients of the micro-batches and steps. The loss is the mean over all learners' tokens."""
         module = self.module[DEFAULT_MODULE_ID]
         batches = batch[DEFAULT_MODULE_ID].batches
+        missing = self._passes_missing(len(batches))
         (tokens,) = self._across.sums(len(batch[DEFAULT_MODULE_ID]))
         # DDP averages the learners' gradients; the sum is wanted.
         scale = max(1, self.config.num_learners) / tokens
@@ -213,7 +243,8 @@ class ESPOLearner(PPOTorchLearner):
             optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         for index, micro in enumerate(batches):
-            wait = self.config.num_learners > 1 and index < len(batches) - 1
+            # Shards are added up batch by batch: whole gradients would take the memory that sharding saves.
+            wait = self.config.num_learners > 1 and not self.sharded and index < len(batches) - 1
             with module.no_sync() if wait else contextlib.nullcontext():
                 out = module.forward_train(micro)
                 loss = self.compute_loss_for_module(
@@ -221,8 +252,18 @@ class ESPOLearner(PPOTorchLearner):
                 )
                 (loss * scale).backward()
             total += loss.detach() * scale
+        for _ in range(missing):
+            out = module.forward_train(batches[-1])
+            (0.0 * (out[Columns.ACTION_LOGP].sum() + out[Columns.VF_PREDS].sum())).backward()
         self._step(batches)
         return {}, {DEFAULT_MODULE_ID: total}, {}
+
+    def _passes_missing(self, passes: int) -> int:
+        """Passes that another learner makes more: with shards, each of them takes part in every pass of any.
+
+        To be asked before the first one: the answer is a collective, too.
+        """
+        return self._across.largest(passes) - passes if self.sharded else 0
 
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: TrainingBatch, fwd_out: dict[str, Tensor]
@@ -297,15 +338,58 @@ class ESPOLearner(PPOTorchLearner):
 
     # --- state --------------------------------------------------------------------------------------------------
 
-    def weights_to_send(self) -> dict[str, Any] | None:
-        """What the runners are sent, with its version; None on every learner but the first.
+    def pieces(self) -> list[list[str]]:
+        """The names of the module's weights in pieces, for :meth:`piece`; the same on every learner."""
+        return pieces_of(self.language_module)
+
+    def piece(self, names: list[str], dtype: torch.dtype | None = None) -> dict[str, np.ndarray] | None:
+        """Some of the weights; None on every learner but the first.
 
         Every learner is asked: weights that are spread over the learners can only be gathered by all of them together.
+
+        Args:
+            names: One of :meth:`pieces`.
+            dtype: As for :func:`~espo_algo.weight_sync.packing.pack_state`.
         """
-        if not self.speaks:
+        if not self.sharded and not self.speaks:
             return None
-        state = self.get_state(components=COMPONENT_RL_MODULE, inference_only=True)
-        return {key: state[key] for key in (COMPONENT_RL_MODULE, WEIGHTS_SEQ_NO)}
+        keep_only_shards(self.language_module)
+        packed = pack_state(self.language_module, dtype, names)
+        return packed if self.speaks else None
+
+    def pieces_to_send(self) -> Iterator[dict[str, np.ndarray]]:
+        """What the runners are sent, in the dtype that they compute in; nothing on every learner but the first.
+
+        Every learner is asked, and goes through all of it.
+        """
+        for names in self.pieces():
+            if (piece := self.piece(names, self.language_module.dtype)) is not None:
+                yield piece
+
+    def gather(self, *, optimizer: bool, inference_only: bool = False) -> None:
+        """Gathers weights, and moments where wanted, into the first learner's memory on the CPU, for :meth:`get_state`.
+
+        RLlib asks a single learner for the state, which cannot gather it without the others: so all of them do this
+        before, and :meth:`let_go` afterwards. It costs nothing where nothing is sharded.
+        """
+        if not self.sharded:
+            return
+        weights: dict[str, np.ndarray] = {}
+        for names in self.pieces():
+            weights |= self.piece(names, self.language_module.dtype if inference_only else None) or {}
+        self._gathered = {COMPONENT_RL_MODULE: {DEFAULT_MODULE_ID: weights}}
+        if optimizer:
+            self._gathered[COMPONENT_OPTIMIZER] = {
+                name: {
+                    "module_id": DEFAULT_MODULE_ID,
+                    "state": gathered_optimizer_state(registered, keep=self.speaks),
+                }
+                for name, registered in self._named_optimizers.items()
+            }
+
+    def let_go(self) -> None:
+        """Frees what :meth:`gather` has gathered."""
+        self._gathered = {}
 
     def get_state(
         self,
@@ -314,8 +398,19 @@ class ESPOLearner(PPOTorchLearner):
         not_components: str | Collection[str] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """RLlib's state, and what it leaves out: the adaptive KL coefficient and where the entropy schedule stands."""
-        state = super().get_state(components, not_components=not_components, **kwargs)
+        """RLlib's state, and what it leaves out: the adaptive KL coefficient and where the entropy schedule stands.
+
+        Raises:
+            RuntimeError: If it is sharded and asked for what has not been gathered, see :meth:`gather`.
+        """
+        spread = (COMPONENT_RL_MODULE, COMPONENT_OPTIMIZER) if self.sharded else ()
+        without = [*force_list(not_components), *spread]
+        state = super().get_state(components, not_components=without, **kwargs)
+        for name in spread:
+            if self._check_component(name, components, not_components):
+                if name not in self._gathered:
+                    raise RuntimeError(f"expected gather() on every learner before one is asked for its {name}")
+                state[name] = self._gathered[name]
         if self._check_component(_COEFFICIENTS, components, not_components):
             kl_coeff = float(self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID])
             state[_COEFFICIENTS] = {"kl_coeff": kl_coeff, "timestep": self._timestep}
@@ -324,7 +419,9 @@ class ESPOLearner(PPOTorchLearner):
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes a state over, also one that is older than what the learner has."""
         self._weights_seq_no = 0  # or RLlib would keep newer weights beside the older optimiser
-        if COMPONENT_OPTIMIZER in state:
+        if self.sharded:
+            keep_only_shards(self.language_module)
+        elif COMPONENT_OPTIMIZER in state:
             # torch's optimisers would go on working in the caller's arrays.
             state = {**state, COMPONENT_OPTIMIZER: copy.deepcopy(state[COMPONENT_OPTIMIZER])}
         super().set_state(state)
@@ -338,3 +435,11 @@ class ESPOLearner(PPOTorchLearner):
                 self._set_optimizer_lr(optimizer, schedule.update(timestep=self._timestep))
                 for group in optimizer.param_groups:
                     group["weight_decay"] = self.config.weight_decay
+
+    def _set_optimizer_state(self, state: dict[str, Any]) -> None:
+        if self.sharded:
+            state = {
+                name: {**entry, "state": dealt_optimizer_state(self._named_optimizers[name], entry["state"])}
+                for name, entry in state.items()
+            }
+        super()._set_optimizer_state(state)

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from espo_algo.learning.across import AcrossLearners
 from espo_algo.learning.batching import TrainingBatch
 from espo_algo.learning.model import LanguageModelWithCritic
+from espo_algo.weight_sync.packing import whole
 
 __all__ = ["clipped_step", "critic_parameters", "weight_scales"]
 
@@ -68,7 +69,8 @@ def clipped_step(optimizers: Sequence[Optimizer], limits: Sequence[float]) -> tu
     """
     norms = torch.stack(
         [
-            torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], limit)
+            # Of sharded gradients it is the norm of all shards.
+            whole(torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], limit))
             for optimizer, limit in zip(optimizers, limits, strict=True)
         ]
     )

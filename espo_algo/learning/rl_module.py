@@ -33,7 +33,7 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
     """Wraps :class:`LanguageModelWithCritic` for RLlib.
 
     ``model_config`` keys: ``model`` (folder or hub name), ``critic``, ``dtype``, ``gradient_checkpointing``,
-    ``temperature``, and ``early_stopping``, the
+    ``sharding``, ``temperature``, and ``early_stopping``, the
     :class:`~espo_env.early_stopping.EarlyStoppingState` to start from.
 
     A learner's module loads the weights and keeps them in float32, computing in ``dtype``. A runner's module
@@ -44,6 +44,8 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
         """Builds the model; RLlib calls it once."""
         config = self.model_config
         self.dtype = getattr(torch, config["dtype"])
+        # Sharded weights are cast where they are gathered.
+        self.autocast = self.dtype != torch.float32 and config["sharding"] is None
         self.temperature = float(config["temperature"])
         name, critic, vocab_size = config["model"], config["critic"], int(self.action_space.n)
         self.model = LanguageModelWithCritic.from_pretrained(
@@ -54,9 +56,7 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
             weights=not self.inference_only,
         )
         if config["gradient_checkpointing"] and not self.inference_only:
-            for trunk in (self.model.trunk, self.model.critic_trunk):
-                if trunk is not None:
-                    trunk.gradient_checkpointing_enable({"use_reentrant": False})
+            self.checkpoint_gradients()
         self._constants: EarlyStoppingState = config["early_stopping"]
         # float64, so that a checkpoint gives back exactly what was computed.
         for name, number in state_numbers(self._constants).items():
@@ -65,6 +65,12 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
             # A row for each response remembered; NaN where there is none yet. 24 bytes each on the way to a runner.
             empty = torch.full((budget.window, len(AuditedResponse._fields)), torch.nan, dtype=torch.float64)
             self.register_buffer("regret_audited", empty)
+
+    def checkpoint_gradients(self) -> None:
+        """Has activations computed again in the backward pass, instead of kept."""
+        for trunk in (self.model.trunk, self.model.critic_trunk):
+            if trunk is not None:
+                trunk.gradient_checkpointing_enable({"use_reentrant": False})
 
     @property
     def early_stopping(self) -> EarlyStoppingState:
@@ -96,7 +102,7 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
             ``action_logp``, ``entropy`` (no gradient unless ``batch.entropy_gradient``), ``vf_preds``, each of shape
             (N,), and ``last_values``, shape (n,): the values behind each sequence's last token.
         """
-        with torch.autocast(batch.actions.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with torch.autocast(batch.actions.device.type, self.dtype, enabled=self.autocast):
             states = batch.response_states(self.model)
             logprobs, entropies = [], []
             for rows, actions in zip(states.policy.split(_CHUNK), batch.actions.split(_CHUNK), strict=True):
@@ -106,12 +112,13 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
                 )
                 logprobs.append(logprob)
                 entropies.append(entropy)
-        # Outside autocast: values stay float32, here as in the engines.
+        # Outside autocast: values stay float32, here as in the engines. FSDP hangs its hooks on what comes out, and
+        # would lose them with a view.
         return {
             Columns.ACTION_LOGP: torch.cat(logprobs),
             "entropy": torch.cat(entropies),
-            Columns.VF_PREDS: self.model.value(states.critic),
-            "last_values": self.model.value(states.last),
+            Columns.VF_PREDS: self.model.value(states.critic).clone(),
+            "last_values": self.model.value(states.last).clone(),
         }
 
     def _score(self, hidden: Tensor, actions: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:

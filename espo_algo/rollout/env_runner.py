@@ -8,10 +8,11 @@ from the algorithm, so a restarted runner has lost nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import ray
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
@@ -27,6 +28,7 @@ from espo_algo.rollout.engine import Engine
 from espo_algo.rollout.engines import get_engine
 from espo_algo.rollout.environment import make_vector_env
 from espo_algo.rollout.plans import ResponsePlan
+from espo_algo.weight_sync.packing import unpack_pieces
 from espo_env.early_stopping import EarlyStoppingState
 
 __all__ = ["ESPOEnvRunner"]
@@ -123,13 +125,24 @@ class ESPOEnvRunner(EnvRunner, Checkpointable):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes over weights and state of early stopping, also those of an older version, as after a restore."""
-        if self.module is None or self.engine is None or COMPONENT_RL_MODULE not in state:
+        if COMPONENT_RL_MODULE not in state:
             return
         weights = state[COMPONENT_RL_MODULE]
         weights = ray.get(weights) if isinstance(weights, ray.ObjectRef) else weights
-        self.module.set_state(weights.get(DEFAULT_MODULE_ID, weights))
-        self.weights_version = int(state.get(WEIGHTS_SEQ_NO, 0))
-        self.engine.weights_changed(self.weights_version)
+        self.take_weights([weights.get(DEFAULT_MODULE_ID, weights)], int(state.get(WEIGHTS_SEQ_NO, 0)))
+
+    def take_weights(self, pieces: Iterable[dict[str, np.ndarray]], version: int) -> None:
+        """Takes over weights and state of early stopping, one piece after the other.
+
+        Args:
+            pieces: See :func:`~espo_algo.weight_sync.packing.unpack_pieces`.
+            version: Of the weights.
+        """
+        if self.module is None or self.engine is None:
+            return
+        unpack_pieces(self.module, pieces)
+        self.weights_version = version
+        self.engine.weights_changed(version)
 
     def weights_transferred(self, state: EarlyStoppingState, version: int) -> None:
         """Takes over the state of early stopping and the version, after a weight transfer has brought the weights.

@@ -33,6 +33,7 @@ from espo_algo.schema.types import (
     NotNegative,
     Positive,
     Schedule,
+    Sharding,
     Share,
     StopCredit,
     Text,
@@ -73,6 +74,7 @@ class LanguageModel(TypedDict, total=False):
     critic: CriticKind
     dtype: Dtype
     gradient_checkpointing: Truth
+    sharding: Sharding | None
 
 
 class Generation(TypedDict, total=False):

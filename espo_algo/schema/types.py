@@ -15,6 +15,8 @@ CriticKind = Literal["shared", "separate"]
 """``"shared"``: a value head on the policy's trunk. ``"separate"``: a trunk of its own."""
 Dtype = Literal["float32", "bfloat16"]
 """What engines keep their weights in and the learner computes in."""
+Sharding = Literal["fsdp"]
+"""How several learners share the weights out among themselves: PyTorch's FSDP2."""
 EvaluationStops = Literal["off", "mark", "stop"]
 """What a firing of the detector does: nothing; a mark, which measures false positives; a stop."""
 

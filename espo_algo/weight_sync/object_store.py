@@ -10,7 +10,6 @@ from typing import Any
 import ray
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
-from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from espo_algo.weight_sync.calls import ask_learners, ask_runners
 
@@ -19,6 +18,9 @@ __all__ = ["broadcast_weights"]
 
 def broadcast_weights(learner_group: LearnerGroup, env_runner_group: EnvRunnerGroup, timeout: float) -> int:
     """Sends weights and state of early stopping to every healthy runner, and waits until they have them.
+
+    The weights travel in pieces of about a transformer block, so that neither a learner nor a runner holds more than
+    one beside its own weights; Ray's object store holds all of them.
 
     Args:
         learner_group: All learners are asked for their weights, the first one gives them: remote, it puts them into
@@ -34,23 +36,18 @@ def broadcast_weights(learner_group: LearnerGroup, env_runner_group: EnvRunnerGr
     """
     learner_group_is_local = learner_group.is_local
 
-    def collect(learner: Any) -> tuple[Any, int] | None:
-        state = learner.weights_to_send()
-        if state is None:
-            return None
-        # Listed, because a bare reference would be fetched on the way.
-        return [state if learner_group_is_local else ray.put(state)], state[WEIGHTS_SEQ_NO]
+    def collect(learner: Any) -> tuple[list[Any], int]:
+        put = (lambda piece: piece) if learner_group_is_local else ray.put
+        return [put(piece) for piece in learner.pieces_to_send()], learner._weights_seq_no
 
-    first, *_ = ask_learners(learner_group, collect, timeout)
-    assert first is not None
-    (state,), version = first
+    (pieces, version), *_ = ask_learners(learner_group, collect, timeout)
     if env_runner_group.num_remote_workers():
-        references = [ray.put(state) if learner_group_is_local else state]
+        references = [ray.put(piece) for piece in pieces] if learner_group_is_local else pieces
 
         def receive(runner: Any) -> None:
-            runner.set_state(ray.get(references[0]))
+            runner.take_weights(map(ray.get, references), version)
 
         ask_runners(env_runner_group, receive, timeout)
     if (local := env_runner_group.local_env_runner) is not None:
-        local.set_state(state if learner_group_is_local else ray.get(state))
+        local.take_weights(pieces if learner_group_is_local else map(ray.get, pieces), version)
     return version

@@ -2,6 +2,7 @@
 
 - :func:`transfer_weights`: sends them from the learners to every runner of a group.
 - :class:`RunnerClient`: how vLLM's sending side reaches the runners.
+- :class:`WeightPass`: the weights in the engines' names, gathered where they are sharded.
 - :data:`BACKENDS`: how a learner opens its sending side.
 
 ``"nccl"`` broadcasts across GPUs and nodes; ``"ipc"`` hands a runner the memory of a learner on the same GPU.
@@ -17,22 +18,27 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 import torch
 from ray.exceptions import GetTimeoutError, RayActorError
-from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.core.learner.learner import Learner
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
+from torch import Tensor
 
 from espo_algo.errors import TrainingError
+from espo_algo.learning.sharding import keep_only_shards
 from espo_algo.rollout.vllm.engine import engine_weights
 from espo_algo.weight_sync.calls import ask_learners, ask_runners, replace_runners
+from espo_algo.weight_sync.packing import whole
 from espo_env.early_stopping import EarlyStoppingState
 
-__all__ = ["BACKENDS", "Backend", "RunnerClient", "transfer_weights"]
+if TYPE_CHECKING:
+    from espo_algo.learning.learner import ESPOLearner
+    from espo_algo.learning.rl_module import LanguageModelRLModule
+
+__all__ = ["BACKENDS", "Backend", "RunnerClient", "WeightPass", "transfer_weights"]
 
 logger = logging.getLogger(__name__)
 
@@ -218,6 +224,7 @@ class _Sender:
 
     engines: tuple[str, ...]
     client: RunnerClient
+    weights: WeightPass
     vllm: Any
 
 
@@ -274,7 +281,7 @@ def transfer_weights(
 
 
 def _send(
-    learner: Learner,
+    learner: ESPOLearner,
     runners: list[Any],
     engines: tuple[str, ...],
     backend: str,
@@ -283,19 +290,23 @@ def _send(
     name: str,
 ) -> tuple[EarlyStoppingState | None, int]:
     """Runs in every learner; no state comes back where a runner has died."""
-    module, version = learner.module[DEFAULT_MODULE_ID].unwrapped(), learner._weights_seq_no
+    module, version = learner.language_module, learner._weights_seq_no
     if not engines:
         return None, version
     client = RunnerClient(runners, workers_each, timeout)
     # Put back once it has served: after an error it is of no use.
     sender = _senders.pop(name, None)
+    weights = WeightPass(module) if sender is None or sender.engines != engines else sender.weights
+    if learner.sharded:
+        keep_only_shards(module)
+    weights.begin()
     try:
         if sender is None or sender.engines != engines:
             if sender is not None:
                 sender.vllm.shutdown()
             rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-            opened = BACKENDS[backend].open(client, _source(module), rank, len(runners) * workers_each, timeout)
-            sender = _Sender(engines, client, opened)
+            opened = BACKENDS[backend].open(client, _source(weights), rank, len(runners) * workers_each, timeout)
+            sender = _Sender(engines, client, weights, opened)
         client = sender.client
         client.hang_up = sender.vllm.shutdown
         if client.failure is None or BACKENDS[backend].collective:
@@ -305,6 +316,9 @@ def _send(
     except Exception:
         if client.failure is None:
             raise
+    finally:
+        if learner.sharded:
+            weights.finish()
     if client.failure is None and sender is not None:
         _senders[name] = sender
         return module.early_stopping, version
@@ -313,21 +327,53 @@ def _send(
     raise TrainingError(f"expected new weights to reach all runners within {timeout} s, got {client.failure!r}")
 
 
-def _source(module: Any) -> Any:
-    """The weights of policy and critic as vLLM's sending side reads them, in the engines' dtypes and names."""
+class WeightPass:
+    """One pass after the other over the weights of policy and critic, in the names and dtypes of the engines.
+
+    Sharded weights are gathered tensor by tensor, by all learners together: none may leave a pass before its end.
+
+    Args:
+        module: The learner's.
+    """
+
+    def __init__(self, module: LanguageModelRLModule) -> None:
+        self._module = module
+        self._rest: Iterator[tuple[str, Tensor]] = iter(())
+
+    def begin(self) -> None:
+        """Starts the pass that the next iteration makes."""
+        self._rest = self._gathered()
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        return self._rest
+
+    def finish(self) -> None:
+        """Makes the rest of the pass for the others' sake, where the sender has given it up."""
+        for _ in self._rest:
+            pass
+
+    def shapes(self) -> list[tuple[str, torch.dtype, torch.Size]]:
+        """What a pass gives, without gathering."""
+        return [(name, self._dtype(name, p), p.shape) for name, p in engine_weights(self._module.model).items()]
+
+    def _gathered(self) -> Iterator[tuple[str, Tensor]]:
+        for name, parameter in engine_weights(self._module.model).items():
+            yield name, whole(parameter.to(self._dtype(name, parameter)))
+
+    def _dtype(self, name: str, parameter: Tensor) -> torch.dtype:
+        return parameter.dtype if name.startswith("value_head") else self._module.dtype
+
+
+def _source(weights: WeightPass) -> Any:
+    """The weights as vLLM's sending side reads them."""
     from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
 
-    def dtype(name: str, parameter: torch.Tensor) -> torch.dtype:
-        return parameter.dtype if name.startswith("value_head") else module.dtype
-
     class PolicySource(WeightSource):
-        def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
-            for name, parameter in engine_weights(module.model).items():
-                yield name, parameter.to(dtype(name, parameter))
+        def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+            return iter(weights)
 
         def metadata(self) -> list[ParamMeta]:
-            weights = engine_weights(module.model).items()
-            return [ParamMeta(name, dtype(name, parameter), parameter.shape) for name, parameter in weights]
+            return [ParamMeta(*shape) for shape in weights.shapes()]
 
     return PolicySource()
 

@@ -29,6 +29,7 @@ class Adaptation:
 
     Attributes:
         state: The newest one.
+        stop_rate: Share of the episodes of the last update that were stopped; NaN before the first.
 
     Raises:
         ValueError: If there is no environment, one has no such wrapper, or their rules or constants differ.
@@ -50,6 +51,7 @@ class Adaptation:
         if not envs:
             raise ValueError("expected an environment, got none")
         self.state = state or EarlyStoppingState()
+        self.stop_rate = math.nan
         self._wrappers = [_find(env) for env in envs]
         self._settings = self._wrappers[0].detector.settings
         self._episodes: list[Trajectory] = []
@@ -77,6 +79,7 @@ class Adaptation:
         """
         if self._episodes:
             self.state = self.state.updated(self._episodes, self._settings, critic_loss, explained_variance)
+            self.stop_rate = sum(e.mark >= 0 for e in self._episodes) / len(self._episodes)
             self._episodes.clear()
             self._configure()
         return self.state

@@ -133,6 +133,7 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         self._running = False
         self._stopped = False
         self._last = (0.0, False, False)  # the last step's reward and flags
+        self._success = np.ones((), np.float32)
         self._marks = np.full(1, -1)
         self._num_steps = 0
         self._history = SignalHistory(1)
@@ -161,12 +162,12 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
             ValueError: If that is not in [0, 1].
         """
         options = dict(options or {})
-        success = check_success(options.pop("prompt_success", 1.0), ())
+        self._success = check_success(options.pop("prompt_success", 1.0), ())
         self._running = False
         self._observation, info = self.env.reset(seed=seed, options=options or None)
         if seed is not None:
             self._draws.reseed(seed, _SLOT)
-        self.detector.reset(_SLOT, self._draws.draw(_SLOT), success)
+        self.detector.reset(_SLOT, self._draws.draw(_SLOT), self._success)
         self._running, self._stopped, self._last = True, False, (0.0, False, False)
         self._marks, self._num_steps = np.full(1, -1), 0
         return self._observation, info
@@ -224,6 +225,7 @@ class RegretTermination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
             trajectory.reward, trajectory.truncated = reward, truncated
         if self._stopped:
             trajectory.stop_reason, trajectory.reward = StopReason.REGRET, self.fail_reward
+        trajectory.prompt_success = float(self._success)
         return trajectory
 
     def render(self) -> Any:

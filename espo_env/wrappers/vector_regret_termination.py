@@ -116,6 +116,7 @@ class VectorRegretTermination(VectorWrapper):
         self._listeners: list[EpisodeListener] = []
         self._steps = np.zeros(env.num_envs, np.int64)
         self._marks = np.full(env.num_envs, -1)
+        self._success = np.ones(env.num_envs, np.float32)
 
     def configure(self, statistics: RegretStatistics, beta: float, enabled: bool) -> None:
         """Takes a new batch's statistics, tolerance and warm-up flag.
@@ -256,6 +257,7 @@ class VectorRegretTermination(VectorWrapper):
         self.detector.reset(slots, self._draws.draw(slots), prompt_success)
         self._steps[slots] = 0
         self._marks[slots] = -1
+        self._success[slots] = prompt_success
 
     def _tell(
         self,
@@ -275,6 +277,7 @@ class VectorRegretTermination(VectorWrapper):
             reason = StopReason.REGRET if slot in stopped else told.get("stop_reason", natural_stop_reason(truncated))
             record = self._history.record(slot, int(self._steps[slot]), reason, int(self._marks[slot]))
             record.reward, record.truncated, record.correct = float(rewards[slot]), truncated, told.get("correct")
+            record.prompt_success = float(self._success[slot])
             for listener in self._listeners:
                 listener(record)
 

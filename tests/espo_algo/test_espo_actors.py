@@ -120,7 +120,9 @@ def test_a_process_that_dies_slowly_is_not_taken_for_the_restarted_one(two_runne
 
 
 def test_a_killed_runner_does_not_end_training(two_runners):
+    """Not even where its constructor's arguments had to leave a full object store (ray#53727)."""
     algo, _ = two_runners
+    crowd = [ray.put(np.zeros(64 * 2**20, np.uint8)) for _ in range(6)]  # 1.5 times what the store holds
     actor = algo.env_runner_group._worker_manager._actors[1]
     ray.kill(actor, no_restart=False)
     missing = 0
@@ -133,6 +135,7 @@ def test_a_killed_runner_does_not_end_training(two_runners):
             break
         assert time.monotonic() < deadline, "the killed runner did not come back"
     assert missing > 0
+    del crowd
     algo.train()
     received = runner_weights(algo)
     assert len(received) == 2

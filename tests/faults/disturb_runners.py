@@ -49,13 +49,14 @@ class Tally:
     equal: int = 0
     checks: int = 0
     back: list[float] = field(default_factory=list)
+    built: float = 0.0
+    alone: list[float] = field(default_factory=list)
 
     def __str__(self) -> str:
         rate = ", ".join(
             f"{n} {what} ({60 * n / self.seconds:.1f} a minute)" for what, n in sorted(self.faults.items())
         )
         lost = ", ".join(f"{n} {what}" for what, n in self.lost.most_common())
-        recoveries = f"{np.median(self.back):.1f} s, at most {max(self.back):.1f} s" if self.back else "-"
         rows = {
             "faults": rate,
             "iterations": f"{self.iterations} in {self.seconds:.0f} s",
@@ -65,9 +66,15 @@ class Tally:
             "lost alone, counted by name": lost,
             "unaccounted for": str(self.planned - self.answered - self.missing),
             "weights equal on every runner and the learner": f"{self.equal} of {self.checks} checks",
-            "until all runners served again, median": recoveries,
+            "until all runners served again": _times(self.back),
+            "building the algorithm: all runners start": f"{self.built:.1f} s",
+            "a runner killed while nothing else happens serves again": _times(self.alone),
         }
         return "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+
+
+def _times(seconds: list[float]) -> str:
+    return f"after {np.median(seconds):.1f} s in the median, {max(seconds):.1f} s at most" if seconds else "-"
 
 
 def make_config(folder: Path, runners: int) -> ESPOConfig:
@@ -141,10 +148,14 @@ def check_weights(algo: ESPO, tally: Tally) -> None:
             tally.equal += all(np.array_equal(state[name], expected[name]) for name in expected)
 
 
-def run(seconds: float, per_minute: float, seed: int, folder: Path, runners: int = 3) -> Tally:
-    """Trains for so long under faults, then without any until every runner is back; Ray is running."""
+def run(seconds: float, per_minute: float, seed: int, folder: Path, runners: int = 3, alone: int = 0) -> Tally:
+    """Trains for so long under faults, then without any until every runner is back; then kills ``alone`` runners, one
+    after the other has come back. Ray is running.
+    """
     tally = Tally()
+    start = time.monotonic()
     algo: ESPO = make_config(folder, runners).build_algo()
+    tally.built = time.monotonic() - start
     vandal = Vandal(algo, per_minute, seed, tally)
     incomplete_since: float | None = None
     start = time.monotonic()
@@ -167,16 +178,26 @@ def run(seconds: float, per_minute: float, seed: int, folder: Path, runners: int
         check_weights(algo, tally)
         return whole
 
+    def train_until_whole() -> None:
+        deadline = time.monotonic() + 200
+        while not train():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"expected every runner back within 200 s of the last fault, got\n{tally}")
+
     vandal.start()
     while time.monotonic() - start < seconds:
         train()
     vandal.ends.set()
     vandal.join()
     tally.seconds = time.monotonic() - start
-    deadline = time.monotonic() + 200
-    while not train():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"expected every runner back within 200 s of the last fault, got\n{tally}")
+    train_until_whole()
+    back, tally.back = tally.back, tally.alone
+    for _ in range(alone):
+        runner_processes()[0].kill()
+        while train():
+            pass  # nobody has noticed
+        train_until_whole()
+    tally.back = back
     tally.planned = algo._responses_planned
     algo.stop()
     return tally
@@ -186,6 +207,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--per-minute", type=float, default=12.0, help="faults")
+    parser.add_argument("--alone", type=int, default=3, help="runners that are killed one by one at the end")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     from espo_algo.local_ray import start_ray
@@ -193,7 +215,7 @@ def main() -> None:
     environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([SUPPORT, os.environ.get("PYTHONPATH", "")])}
     start_ray(num_cpus=8, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": environment})
     with tempfile.TemporaryDirectory() as folder:
-        print(run(60 * options.minutes, options.per_minute, options.seed, Path(folder)))
+        print(run(60 * options.minutes, options.per_minute, options.seed, Path(folder), alone=options.alone))
 
 
 if __name__ == "__main__":

@@ -11,10 +11,12 @@ class CoinTask(Task):
     Args:
         broken_prompts: Problem indices whose posing raises.
         broken_grades: Problem indices whose grading raises.
+        further_symbols: Symbols beside the alphabet's, so that an untrained model seldom ends.
     """
 
-    def __init__(self, broken_prompts=(), broken_grades=()) -> None:
-        super().__init__(Tokenizer.from_symbols("abcdefghij"))
+    def __init__(self, broken_prompts=(), broken_grades=(), further_symbols=0) -> None:
+        further = map(chr, range(0x4E00, 0x4E00 + further_symbols))
+        super().__init__(Tokenizer.from_symbols("".join(["abcdefghij", *further])))
         self.broken_prompts, self.broken_grades = set(broken_prompts), set(broken_grades)
 
     def num_problems(self, split):

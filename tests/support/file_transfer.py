@@ -71,13 +71,16 @@ with contextlib.suppress(ImportError):
 
         @classmethod
         def trainer_init(cls, init_info, *, client, source=None):
-            client.init_weight_transfer_engine({"rank_offset": 1})
+            if init_info.is_sender:
+                client.init_weight_transfer_engine({"rank_offset": 1})
             return cls(client=client, source=source, is_sender=init_info.is_sender)
 
         def send_weights(self) -> None:
             weights = dict(self.source)
             for meta in self.source.metadata():
                 assert (weights[meta.name].dtype, weights[meta.name].shape) == (meta.dtype, meta.shape)
+            if not self.is_sender:
+                return
             with tempfile.TemporaryDirectory() as folder:
                 file = str(Path(folder, "weights.safetensors"))
                 save_file(weights, file)

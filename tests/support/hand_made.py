@@ -63,10 +63,11 @@ def build_module(config: ESPOConfig, inference_only: bool = False) -> LanguageMo
 
 
 def build_learner(config: ESPOConfig) -> ESPOLearner:
-    """As RLlib's LearnerGroup builds a local one; its critic is no longer zero."""
+    """As RLlib's LearnerGroup builds a local one; its critic is no longer zero, unless it is sharded."""
     config.validate()
     learner = config.build_learner(spaces=spaces_of(config))
-    randomise_critic(learner.language_module)
+    if not learner.sharded:
+        randomise_critic(learner.language_module)
     return learner
 
 

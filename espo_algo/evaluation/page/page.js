@@ -46,13 +46,13 @@ const COLOURS = [["regrets", "regret"], ["values", "value"], ["advantages", "adv
 
 // --- what is shown, kept in the address so that a reload or a link shows the same --------------------------------------
 
-const DEFAULTS = { run: 0, other: -1, at: "", show: "all", sort: "stopped", colour: "regrets", together: 1 };
+const DEFAULTS = { run: 0, other: data.runs.length === 2 ? 1 : -1, at: "", show: "all", sort: "stopped", colour: "regrets", together: 1 };
 const state = { ...DEFAULTS };
 
 function readAddress() {
   const given = new URLSearchParams(location.hash.slice(1));
   for (const [name, value] of given) {
-    if (name in DEFAULTS) state[name] = typeof DEFAULTS[name] === "number" ? Number(value) : value;
+    if (Object.hasOwn(DEFAULTS, name)) state[name] = typeof DEFAULTS[name] === "number" ? Number(value) : value;
   }
 }
 
@@ -533,8 +533,8 @@ function broken(values, steps) {
 // --- all together ------------------------------------------------------------------------------------------------------
 
 function draw() {
-  state.run = Math.min(Math.max(state.run, 0), data.runs.length - 1);
-  if (state.other === state.run || !data.runs[state.other]) state.other = -1;
+  if (!run()) state.run = 0;
+  if (state.other === state.run || !other()) state.other = -1;
   const snapshot = snapshotOf(run());
   const beside = other() && snapshot ? snapshotBeside(snapshot) : undefined;
   drawn.clear();
@@ -580,7 +580,10 @@ async function follow() {
 readAddress();
 options(byId("sort"), SORTS, state.sort);
 options(byId("colour"), COLOURS, state.colour);
-byId("run").addEventListener("change", (event) => change({ run: Number(event.target.value) }));
+byId("run").addEventListener("change", (event) => {
+  const chosen = Number(event.target.value);
+  change({ run: chosen, other: chosen === state.other ? state.run : state.other }); // the two change places
+});
 byId("other").addEventListener("change", (event) => change({ other: Number(event.target.value) }));
 byId("snapshot").addEventListener("change", (event) => change({ at: event.target.value }));
 byId("earlier").addEventListener("click", () => step(-1));

@@ -32,7 +32,7 @@ from espo_env.types import StopReason
 
 __all__ = ["TorchEngine"]
 
-_PREFILL_TOKENS = 16384
+PREFILL_TOKENS = 16384
 """Most tokens, padding included, of one prefill pass: bounds its activations."""
 _SHORT_PROMPT = 32
 """Prompts up to this length are padded to each other without further thought."""
@@ -299,7 +299,7 @@ def _prefill_groups(lengths: NDArray[np.int64]) -> list[list[int]]:
         if not length:
             break
         too_short = longest > max(2 * length, _SHORT_PROMPT)
-        if not groups or too_short or (len(groups[-1]) + 1) * longest > _PREFILL_TOKENS:
+        if not groups or too_short or (len(groups[-1]) + 1) * longest > PREFILL_TOKENS:
             groups.append([])
             longest = length
         groups[-1].append(int(row))

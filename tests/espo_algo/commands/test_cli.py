@@ -121,7 +121,7 @@ def test_a_folder_that_was_not_called_a_checkpoint_is_not_unpickled(run, tmp_pat
     refused = espo("evaluate", tmp_path / "checkpoint", *arguments, code=1)
     assert "loading it runs whatever code is in it; add --checkpoint if you trust it" in refused
     broken = espo("evaluate", tmp_path / "checkpoint", *arguments, "--checkpoint", code=1)
-    assert "with SHA-256" in broken  # what has changed since it was written is not unpickled either
+    assert "with the SHA-256" in broken  # what has changed since it was written is not unpickled either
     assert not ran.exists()
     pickle.loads((tmp_path / "safe" / "algorithm_state.pkl").read_bytes())
     assert ran.exists()
@@ -170,7 +170,6 @@ def test_odd_text_is_graded_and_kept(tmp_path):
     ("changes", "message"),
     [
         ({"trainig": {"lr": 1}}, "did you mean 'training'?"),
-        ({"language_model": {"model": "./none"}}, "expected a model folder with a config.json, got './none'"),
         ({"language_model": {"model": "owner/none"}}, "a hub name, got 'owner/none': there is no such folder"),
         ({"environment": {"env": "CartPole-v1"}}, ".environment(env='CartPole-v1', env_config={}): expected"),
         ({"environment": {"env": "espo_env/Arithmetics-v0"}}, "Did you mean: `Arithmetic`?"),
@@ -180,11 +179,6 @@ def test_odd_text_is_graded_and_kept(tmp_path):
         ),
         ({"env_runners": {"num_env_runners": 64}}, "expected a cluster with 64 CPU for 64 env runners with 1 CPU each"),
         ({"learners": {"num_gpus_per_learner": 1}}, "at most the GPUs that PyTorch finds here (0)"),
-        ({"run": {"output": "/dev/null/run"}}, "that can be written, got '/dev/null/run': '/dev/null' is not a folder"),
-        (
-            {"early_stopping": {"target_stop_rate": 1.5}},
-            "early_stopping.target_stop_rate: expected a number in [0, 1], got 1.5",
-        ),
     ],
 )
 def test_a_wrong_file_ends_with_a_message(tmp_path, coin_model, changes, message):
@@ -193,14 +187,58 @@ def test_a_wrong_file_ends_with_a_message(tmp_path, coin_model, changes, message
     assert len(output.splitlines()) <= 2
 
 
-@pytest.mark.parametrize(("argument", "shown"), [("--version", "espo 0"), ("--help", "train")])
-def test_version_and_help_do_not_wait_for_torch_and_ray(argument, shown):
+def without_torch_and_ray(*arguments: object) -> str:
+    """What a command prints, in a process that must not have imported what takes seconds."""
     code = (
         "import sys\n"
         "from espo_algo.commands.cli import app\n"
-        f"try: app([{argument!r}])\n"
+        f"try: app({[str(argument) for argument in arguments]})\n"
         "except SystemExit: print('imported', {'torch', 'ray', 'transformers'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown in done.stdout
     assert "imported set()" in done.stdout
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("argument", "shown"), [("--version", "espo 0"), ("--help", "train")])
+def test_version_and_help_do_not_wait_for_torch_and_ray(argument, shown):
+    assert shown in without_torch_and_ray(argument)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"language_model": {"model": "./none"}},
+            "expected a model folder with a config.json, got './none'",
+        ),
+        (
+            {"run": {"output": "/dev/null/run"}},
+            "can be written, got '/dev/null/run': in '/dev/null' nothing can be made (Not a directory)",
+        ),
+        ({"run": {"output": "/proc/run/a"}}, "got '/proc/run/a': in '/proc' nothing can be made (No such file"),
+        (
+            {"early_stopping": {"target_stop_rate": 1.5}},
+            "early_stopping.target_stop_rate: expected a number in [0, 1], got 1.5",
+        ),
+    ],
+)
+def test_a_wrong_place_or_value_is_said_at_once(tmp_path, coin_model, changes, message):
+    assert message in without_torch_and_ray("train", write_config(tmp_path, coin_model, **changes))
+
+
+def test_a_sigterm_while_ray_starts_ends_with_143():
+    """Ray's own handler, which is there for that time, ends with 15."""
+    code = (
+        "import os, signal, threading, time\n"
+        "from espo_algo.commands.interruption import Interruption\n"
+        "from espo_algo.commands.terminal import ray_started\n"
+        "def terminate(ours):\n"
+        "    while signal.getsignal(signal.SIGTERM) == ours: time.sleep(0.001)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "with Interruption():\n"
+        "    ours = signal.getsignal(signal.SIGTERM)\n"
+        "    threading.Thread(target=terminate, args=[ours], daemon=True).start()\n"
+        "    with ray_started(): time.sleep(60)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 143

@@ -85,7 +85,7 @@ def test_a_broken_checkpoint_is_named_and_skipped_when_that_is_meant(run, coin_m
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
     refused = resume(run, coin_model, code=1)
-    assert f"{run / 'checkpoints' / 'iteration-000003'}: expected {inside} with SHA-256" in refused
+    assert f"{run / 'checkpoints' / 'iteration-000003'}: expected {inside} with the SHA-256" in refused
     assert "--skip-broken goes on from the newest checkpoint that is whole" in refused
     resume(run, coin_model, "--skip-broken", iterations=3)
     assert iterations(run) == [1, 2, 3]

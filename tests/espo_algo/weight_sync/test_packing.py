@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from espo_algo.weight_sync.packing import pack_state, unpack_state
+from espo_algo.weight_sync.packing import pack_state, pieces_of, unpack_pieces, unpack_state
 
 
 class Tied(nn.Module):
@@ -74,3 +77,35 @@ def test_missing_and_unknown_names_are_rejected_before_anything_changes() -> Non
     with pytest.raises(ValueError, match=r"missing \['beta'\], unknown \['other'\]"):
         unpack_state(module, state)
     assert torch.equal(module.embedding.weight, before)
+
+
+def test_pieces_keep_within_their_limit_and_are_let_go_one_by_one() -> None:
+    source, target = Tied(), Tied()
+    # 60, 12, 4 and 8 bytes: a tensor above the limit is a piece by itself.
+    names = ["embedding.weight", "value_head.weight", "value_head.bias", "beta"]
+    assert pieces_of(source, most_bytes=1) == [[name] for name in names]
+    assert pieces_of(source, most_bytes=20) == [names[:1], names[1:3], names[3:]]
+    assert pieces_of(source, most_bytes=24) == [names[:1], names[1:]]
+    assert pieces_of(source) == [names]
+    alive: list[weakref.ref] = []
+
+    def pieces() -> Iterator[dict[str, np.ndarray]]:
+        for chosen in pieces_of(source, most_bytes=20):
+            assert sum(reference() is not None for reference in alive) <= 1  # the one before, at most
+            piece = {name: array.copy() for name, array in pack_state(source, names=chosen).items()}
+            alive.extend(weakref.ref(array) for array in list(piece.values())[:1])
+            yield piece
+            del piece
+
+    unpack_pieces(target, pieces())
+    for name, tensor in source.state_dict().items():
+        assert torch.equal(tensor, target.state_dict()[name]), name
+
+
+def test_pieces_that_are_not_all_or_not_the_modules_are_rejected() -> None:
+    module = Tied()
+    first, *rest = [pack_state(module, names=names) for names in pieces_of(module, most_bytes=20)]
+    with pytest.raises(ValueError, match=r"missing \['embedding.weight'\], unknown \[\]"):
+        unpack_pieces(module, rest)
+    with pytest.raises(ValueError, match=r"missing \[\], unknown \['other'\]"):
+        unpack_pieces(module, [first, {"other": np.zeros(1)}])

@@ -26,18 +26,21 @@ def free_port() -> int:
 def learners(ray_session):
     port = free_port()
     actors = [ray.remote(num_cpus=0)(LearnerActor).remote(rank, port) for rank in range(2)]
+    ray.get([actor.closed.remote() for actor in actors])
     yield actors
     for actor in actors:
         ray.kill(actor)
 
 
 def runner(**options):
-    return ray.remote(num_cpus=0)(RunnerActor).remote(**options)
+    actor = ray.remote(num_cpus=0)(RunnerActor).remote(**options)
+    ray.get(actor.seen.remote())  # a busy machine may take longer to start it than a call may take
+    return actor
 
 
-def send(learners, runners, engines, timeout=20.0, name="training"):
+def send(learners, runners, engines, timeout=20.0, name="training", backend="barrier"):
     """What each learner answers, or raises."""
-    calls = [learner.send.remote(runners, engines, timeout, name) for learner in learners]
+    calls = [learner.send.remote(runners, engines, timeout, name, backend) for learner in learners]
     answers = []
     for call in calls:
         try:
@@ -51,8 +54,9 @@ def send(learners, runners, engines, timeout=20.0, name="training"):
 def test_no_learner_waits_for_one_that_has_seen_a_runner_die(learners, dies_at):
     """The first learner raised, and the others waited for it in a barrier, for half an hour at least."""
     well = runner()
+    dying = runner(dies_at=dies_at)
     start = time.monotonic()
-    first, second = send(learners, [well, runner(dies_at=dies_at)], ("a", dies_at))
+    first, second = send(learners, [well, dying], ("a", dies_at))
     assert time.monotonic() - start < 30
     assert first == (None, 5)  # the algorithm restarts the runners then
     assert second == ("state", 5)
@@ -60,6 +64,21 @@ def test_no_learner_waits_for_one_that_has_seen_a_runner_die(learners, dies_at):
     well = runner()
     assert send(learners, [well, runner()], ("c", dies_at)) == [("state", 5)] * 2
     assert ray.get(well.seen.remote()) == WHOLE
+
+
+def test_sharded_learners_gather_to_the_end_when_a_runner_dies(learners):
+    """The others would wait in the gathering for the first one, which has no use for the weights any more."""
+    well = runner()
+    for dies_at in ("init_weight_transfer_engine", "update_weights"):
+        dying = runner(dies_at=dies_at)
+        start = time.monotonic()
+        assert send(learners, [well, dying], ("s", dies_at), backend="gather") == [(None, 5), ("state", 5)]
+        assert time.monotonic() - start < 30
+    assert send(learners, [well], ("t",), backend="gather") == [("state", 5)] * 2
+    assert ray.get(well.received.remote())[-4:] == [
+        {"name": name, "sum": total}
+        for name, total in (("0.weight", 15.0), ("0.bias", 5.0), ("1.weight", 15.0), ("1.bias", 3.0))
+    ]
 
 
 def test_a_runner_that_does_not_answer_is_an_error(learners):

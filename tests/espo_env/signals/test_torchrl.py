@@ -7,7 +7,7 @@ from torch import nn
 
 pytest.importorskip("torchrl")
 from tensordict.nn import TensorDictModule, TensorDictSequential
-from torchrl.envs import GymWrapper
+from torchrl.envs import GymWrapper, SerialEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import ActorValueOperator, OneHotCategorical, ProbabilisticActor, ValueOperator
 
@@ -69,3 +69,20 @@ def test_an_actor_critic_gives_the_signals_of_plain_actions(wrapped):
     rollout = GymWrapper(inner).rollout(8, actor_critic)
     regrets = step_regret(rollout["logits"], rollout["action"].argmax(-1))
     torch.testing.assert_close(torch.tensor(signals), torch.stack([regrets, rollout["state_value"][:, 0]], 1))
+
+
+def test_many_environments_at_once():
+    def make():
+        return GymWrapper(RegretTermination(gym.make("CartPole-v1"), rule="never"), categorical_action_encoding=True)
+
+    logits, critic = modules("token")
+    actor = ProbabilisticActor(
+        logits, in_keys=["logits"], out_keys=["token"], distribution_class=torch.distributions.Categorical
+    )
+    env = SerialEnv(3, make)
+    with set_exploration_type(ExplorationType.RANDOM):
+        rollout = env.rollout(8, TensorDictSequential(actor, critic, ActionWithSignals()))
+    assert rollout["regret"].shape == (3, 8, 1)
+    regrets = step_regret(rollout["logits"].reshape(-1, 2), rollout["token"].reshape(-1))
+    torch.testing.assert_close(rollout["regret"].reshape(-1), regrets.detach())
+    env.close()
