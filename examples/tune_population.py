@@ -14,6 +14,14 @@ How to run this script
 ``python examples/tune_population.py --population 8 --iterations 60 --every 10``
 
 It needs the extra ``tune``.
+
+Results to expect
+-----------------
+Trial 1, which its learning rate of 9e-4 had brought down to an accuracy of 0.145 (256 problems, standard error 0.02 to
+0.03), goes on from trial 3 after 3 iterations, with a learning rate of 1.2e-4 and a target stop rate of 0.228 instead
+of 0.171. An iteration later it has an accuracy of 0.520, and beta falls from 27.4 to 23.1, where trial 3's is, too
+(28.2 before): the state came along. After 6 iterations: 0.543 (trial 3), 0.531 (trial 1), 0.402, 0.129. 4 minutes on
+2 cores of an AMD EPYC without a GPU, which others used, too.
 """
 
 from __future__ import annotations
@@ -63,7 +71,11 @@ def make_tuner(config: ESPOConfig, options: argparse.Namespace) -> tune.Tuner:
         "ESPO",
         param_space=with_ranges(config),
         tune_config=tune.TuneConfig(
-            metric="evaluation/env_runners/accuracy", mode="max", num_samples=options.population, scheduler=population
+            metric="evaluation/env_runners/accuracy",
+            mode="max",
+            num_samples=options.population,
+            scheduler=population,
+            trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
             name=NAME,
@@ -71,7 +83,7 @@ def make_tuner(config: ESPOConfig, options: argparse.Namespace) -> tune.Tuner:
             stop={"training_iteration": options.iterations},
             checkpoint_config=tune.CheckpointConfig(num_to_keep=3),
             callbacks=[TensorBoardLogger()],
-            verbose=1,
+            verbose=0,  # 1 prints every setting of every trial
         ),
     )
 
@@ -81,18 +93,19 @@ def takeovers(folder: Path) -> list[str]:
     log = folder / "pbt_global.txt"
     lines = []
     for row in map(json.loads, log.read_text().splitlines() if log.is_file() else ()):
-        loser, winner, _, iteration, _, settings = row
+        loser, winner, *_, settings = row
+        loser, winner = (tag.partition("_")[0] for tag in (loser, winner))
         drawn = ", ".join(f"{name}={settings[name]:.3g}" for name in RANGES)
-        lines.append(f"iteration {iteration}: {loser} goes on from {winner}, with {drawn}")
+        lines.append(f"trial {loser} goes on from trial {winner}, with {drawn}")
     return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--population", type=int, default=4, help="runs side by side, 2 or more")
-    parser.add_argument("--iterations", type=int, default=12, help="of a run")
-    parser.add_argument("--every", type=int, default=4, help="iterations between take-overs")
-    parser.add_argument("--problems", type=int, default=512, help="of an evaluation")
+    parser.add_argument("--iterations", type=int, default=6, help="of a run")
+    parser.add_argument("--every", type=int, default=3, help="iterations between take-overs")
+    parser.add_argument("--problems", type=int, default=256, help="of an evaluation")
     parser.add_argument(
         "--starts", default=OUTPUT, help="folder of the model to start from, made where it is not there"
     )

@@ -24,7 +24,7 @@ __all__ = ["PLOT", "plot_trials", "read_results", "summarize", "summarize_folder
 
 PLOT = "trials.png"
 _COLUMNS = 4
-_WIDE = 30
+_WIDE = 10
 """Largest over smallest value from which on an axis is logarithmic."""
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from espo_algo.experiments.starts import make_start
 from espo_algo.tuning.metrics import NAMES
+from espo_algo.tuning.search_file import load_search
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -27,6 +29,12 @@ def run(module: str, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> Non
     monkeypatch.setenv("RAY_AIR_NEW_OUTPUT", "0")
     __import__(module)
     sys.modules[module].main([str(argument) for argument in arguments])
+
+
+def test_the_file_of_a_search_is_right_at_the_ends_of_its_ranges(starts):
+    search = load_search(Path(__file__).parents[2] / "examples" / "arithmetic_search.yaml")
+    content = {**search.content, "language_model": {"model": str(starts / "start-arithmetic"), "critic": "separate"}}
+    assert replace(search, content=content).check().check_task().max_new_tokens == 64
 
 
 def test_a_search_logs_under_readable_names(starts, tmp_path, monkeypatch, capsys):
@@ -50,7 +58,7 @@ def test_a_search_logs_under_readable_names(starts, tmp_path, monkeypatch, capsy
     (header,) = (line for line in table if line[:1] == ["trial"])
     assert set(header[1:5]) == {"target_stop_rate", "fail_reward", "lr", "critic_lr"}
     assert "eval_accuracy" in header
-    assert sum(line[:1] != [] and line[0].startswith("ESPO_") for line in table) == 2
+    assert sum(line[:1] != [] and line[0].startswith("trial-") for line in table) == 2
     assert (tmp_path / "trials.png").is_file()
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("events.out.tfevents*"))
     assert b"ray/tune/stop_rate" in written
@@ -86,8 +94,10 @@ def test_in_a_population_the_worst_go_on_from_the_best(starts, tmp_path, monkeyp
         *SMALL,
     )
     said = capsys.readouterr().out
-    (line,) = (line for line in said.splitlines() if line.startswith("iteration "))
-    assert "goes on from" in line
+    (line,) = (line for line in said.splitlines() if "goes on from" in line)
+    assert line.startswith(
+        ("trial 0 goes on from trial 1, with target_stop_rate=", "trial 1 goes on from trial 0, with")
+    )
     # Both end where the better one was after its first iteration, and an iteration more.
     results = [
         [json.loads(row) for row in path.read_text().splitlines()]
