@@ -27,3 +27,11 @@ def test_the_changelog_has_an_entry_of_this_version():
     assert PROJECT["version"] == (said.group(1) if newest == "Unreleased" and said else newest)
     sections = re.findall(r"^### (.+)$", text, re.M)
     assert {*sections} <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_every_example_is_in_the_index_once():
+    rows = [line for line in (ROOT / "examples" / "README.md").read_text().splitlines() if line.startswith("| [")]
+    listed = [(re.findall(r"\]\(([\w./]+)\)", row)[0], row) for row in rows]
+    there = {path.name for path in (ROOT / "examples").iterdir() if path.name not in ("README.md", "__pycache__")}
+    assert {name for name, _ in listed} == there
+    assert len(listed) == len(there) + 1  # reproduce.py, in small and in full
