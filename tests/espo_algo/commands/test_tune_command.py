@@ -152,7 +152,7 @@ def test_a_dry_run_says_what_would_run_and_leaves_nothing(tmp_path, coin_model):
         ),
         (
             {"language_model": {"model": {"choice": ["./none"]}}},
-            "model='./none', training.lr=0.0001: expected a model folder",
+            "model='./none', training.lr=0.0001: .language_model(model): expected a model folder",
         ),
     ],
 )
