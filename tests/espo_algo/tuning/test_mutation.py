@@ -1,9 +1,10 @@
 """What population-based training does: another run's state with settings of one's own."""
 
 import numpy as np
+import pytest
 from coin_fixtures import assert_same, coin_config, coin_model, weights  # noqa: F401 (fixtures)
 
-STARTED = ("mean", "var", "beta", "warmup_done", "num_updates")
+pytestmark = pytest.mark.usefixtures("ray_session")  # building an algorithm starts a Ray of its own otherwise
 
 
 def test_state_comes_from_the_other_run_and_settings_stay(coin_config, tmp_path):
