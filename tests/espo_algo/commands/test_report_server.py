@@ -105,6 +105,15 @@ def test_a_browser_that_goes_away_is_no_error(server, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.fixture
+def interruptible():
+    """Python's own handler, which is not there in a process that was started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_the_command_serves_until_it_is_interrupted(run):
     train(run, 1, one_of_each())
     with socket.create_server(("127.0.0.1", 0)) as free:
