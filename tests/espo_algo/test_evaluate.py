@@ -91,8 +91,8 @@ def test_each_evaluation_sends_the_weights_once(coin_config, monkeypatch):
     config = coin_config().evaluation(evaluation_interval=1, evaluation_duration=8)
     algo = config.build_algo()
     runner, received = algo.eval_env_runner, []
-    set_state = runner.set_state
-    monkeypatch.setattr(runner, "set_state", lambda state: received.append(state) or set_state(state))
+    take = runner.take_weights
+    monkeypatch.setattr(runner, "take_weights", lambda *given: received.append(given) or take(*given))
     algo.train()
     assert len(received) == 1
     algo.evaluate()
