@@ -11,7 +11,8 @@ import os
 import re
 import signal
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,15 +85,31 @@ def search(
             tuner = _tuner(what, trainable, output, min(room, workers or room), say)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is said in a line, and once
         warnings.filterwarnings("ignore", "The reported value is ignored", module="optuna")  # of a trial that goes on
-        os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints a box however silent it is to be
+        settings = {"RAY_AIR_NEW_OUTPUT": "0"}  # the new one prints a box however silent it is to be
         if interruption is not None:
-            os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Tune's would take the place of this one
+            settings["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Tune's would take the place of this one
             interruption.then = lambda: signal.raise_signal(signal.SIGUSR1)  # Tune's: it saves its state, and ends
             interruption.patient = True
-        results = tuner.fit()
+        with _environment(settings):
+            results = tuner.fit()
         if interruption is not None:
             interruption.patient = False
     return [f"{Path(result.path).name}: {_last_line(result.error)}" for result in results if result.error is not None]
+
+
+@contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    """Environment variables for a time: another experiment of this process may mean others."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _tuner(what: Search, trainable: Any, output: Path, workers: int, say: Callable[[str], None]) -> tune.Tuner:

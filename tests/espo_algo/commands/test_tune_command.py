@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import os
 import signal
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def searched(tmp_path_factory, coin_model):
         said = espo("tune", config, "--workers", 1, code=130)
     assert "SIGINT: ends now; trials go on from their newest checkpoints; a second one ends at once" in said
     assert f"interrupted; to go on: espo tune {config} --resume" in said
+    assert "TUNE_DISABLE_SIGINT_HANDLER" not in os.environ  # or Ctrl-C would tear a later experiment of Tune's apart
     before = log.read_text().splitlines()
     assert len(trial_folders(folder / "search")) == 1
     said = espo("tune", config, "--resume", code=1)
