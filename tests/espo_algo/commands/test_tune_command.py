@@ -1,8 +1,8 @@
 """``espo tune`` on a real search: folders as ``espo train`` leaves them, interrupted, resumed, reported."""
 
 import json
-import shutil
 import os
+import shutil
 import signal
 from pathlib import Path
 
