@@ -55,8 +55,8 @@ def test_an_update_holds_weights_gradients_and_moments(critic):
 
 def test_what_passes_grows_with_the_sequences_and_less_where_it_is_computed_again():
     """At this size activations outweigh the gradients that are not there yet; logits come in chunks."""
-    passing = [update_peak(CONFIG, **UPDATE | {"sequences": n}).passing for n in (64, 128, 192)]
-    assert passing[2] - passing[1] == pytest.approx(passing[1] - passing[0], rel=0.1)
+    passing = [update_peak(CONFIG, **UPDATE | {"sequences": n}).passing for n in (64, 128)]
+    assert passing[1] == pytest.approx(2 * passing[0], rel=0.1)
     # At least the hidden states of two trunks of three layers: 64 x 20 x 32 floats each.
     assert passing[1] - passing[0] > 6 * 64 * 20 * 32 * 4
     again = update_peak(CONFIG, **UPDATE | {"sequences": 128, "gradient_checkpointing": True}).passing

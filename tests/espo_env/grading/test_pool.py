@@ -153,9 +153,9 @@ def test_from_ray_actors_of_every_kind():
         ray.kill(actor)
 
 
-def test_ten_thousand_grades_from_eight_threads_while_workers_are_killed():
+def test_four_thousand_grades_from_eight_threads_while_workers_are_killed():
     jobs = []
-    for i in range(10_000):
+    for i in range(4_000):
         right = i % 2 == 0
         if i % 20 < 18:
             jobs.append((rf"\boxed{{{i}}}", str(i if right else i + 1), "numeric", right))
@@ -171,7 +171,7 @@ def test_ten_thousand_grades_from_eight_threads_while_workers_are_killed():
         def kill_now_and_then() -> None:
             nonlocal kills
             while not stop.wait(0.01):
-                if sum(pool.counts.values()) >= 1000 * (kills + 1):
+                if sum(pool.counts.values()) >= 400 * (kills + 1):
                     os.kill(pool.worker_pids[kills % 2], signal.SIGKILL)
                     kills += 1
 
@@ -184,7 +184,7 @@ def test_ten_thousand_grades_from_eight_threads_while_workers_are_killed():
             stop.set()
             killer.join()
         assert [verdict.correct for verdict in verdicts] == [job[3] for job in jobs]
-        assert pool.counts == {"equal": 5000, "different": 5000}
+        assert pool.counts == {"equal": 2000, "different": 2000}
     assert kills >= 9
 
 
