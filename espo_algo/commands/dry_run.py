@@ -45,7 +45,7 @@ def describe(config: ESPOConfig, run: RunOptions) -> str:
         f"{responses * prompt} read ({prompt} a prompt)",
         f"model: {config.model_name}, {parameters / 1e6:.3g} million parameters, critic {config.critic!r} included",
         "",
-        format_table(["process", "memory at its peak", "GB"], _memory(config, mdp)),
+        format_table(["process", "memory at its peak", "GB"], _memory(config, mdp, parameters)),
         "",
         "actors: " + ("; ".join(map(str, groups)) if groups else "none, everything runs in one process"),
         f"output: {run.output}",
@@ -53,7 +53,7 @@ def describe(config: ESPOConfig, run: RunOptions) -> str:
     return "\n".join(lines)
 
 
-def _memory(config: ESPOConfig, mdp: TokenMDP) -> list[list[str]]:
+def _memory(config: ESPOConfig, mdp: TokenMDP, parameters: int) -> list[list[str]]:
     """Rows of process, what takes memory, and how much; a sum for each process."""
     libraries = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     held: dict[str, dict[str, int]] = {}
@@ -79,7 +79,8 @@ def _memory(config: ESPOConfig, mdp: TokenMDP) -> list[list[str]]:
         peak = sum(kept.values()) + max(passing[process].values(), default=0)
         rows.append([process, "at most at the same time", _gigabytes(peak)])
     if config.num_env_runners:
-        rows.append(["each node", f"object store: weights on their way, {config.dtype}", _gigabytes(_sent(config))])
+        sent = parameters * getattr(torch, config.dtype).itemsize
+        rows.append(["each node", f"object store: weights on their way, {config.dtype}", _gigabytes(sent)])
     return rows
 
 
@@ -131,7 +132,7 @@ def learner_memory(config: ESPOConfig, mdp: TokenMDP) -> tuple[dict[str, int], d
         held["update: DDP's buckets, float32"] = peak.held["gradients"]
     passing = {f"update: activations, {sequences} sequences x {mdp.max_length} tokens": peak.passing}
     if config.num_env_runners and not config.num_gpus_per_learner and dtype != torch.float32 and not sharded:
-        passing[f"weights to send, {config.dtype}"] = _sent(config)
+        passing[f"weights to send, {config.dtype}"] = peak.held["weights"] // torch.float32.itemsize * dtype.itemsize
     return held, passing
 
 
@@ -141,10 +142,6 @@ def _num_parameters(config: ESPOConfig) -> int:
         policy = AutoModelForCausalLM.from_config(config.pretrained_config)
     trunk = policy.base_model.num_parameters() if config.critic == "separate" else 0
     return policy.num_parameters() + trunk + policy.config.hidden_size + 1
-
-
-def _sent(config: ESPOConfig) -> int:
-    return _num_parameters(config) * getattr(torch, config.dtype).itemsize
 
 
 def _gigabytes(size: int) -> str:

@@ -2,6 +2,7 @@
 
 - :class:`RunSettings`: the configuration file and the number of training problems.
 - :func:`differences`: between two contents.
+- :func:`flat`: nested values by their dotted names.
 - :data:`HARMLESS`: keys that may change when a run goes on.
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 from espo_algo.atomic import write_text
 from espo_algo.commands.config_file import read_file
 
-__all__ = ["HARMLESS", "RunSettings", "differences"]
+__all__ = ["HARMLESS", "RunSettings", "differences", "flat"]
 
 HARMLESS = re.compile(r"run\..*|fault_tolerance\..*|debugging\.log_level|.*_timeout_s")
 """Keys that may change: how long to train, what to keep, what to say, how long to wait."""
@@ -85,7 +86,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], harmless: re.
     Returns:
         For each key that differs ``"section.key: old -> new"``.
     """
-    before, now = _flat(before), _flat(now)
+    before, now = flat(before), flat(now)
     pairs = {name: (_shown(before, name), _shown(now, name)) for name in sorted(before.keys() | now.keys())}
     return [
         f"{name}: {old} -> {new}" for name, (old, new) in pairs.items() if old != new and not harmless.fullmatch(name)
@@ -101,12 +102,12 @@ def _shown(values: Mapping[str, Any], name: str) -> str:
     return repr(values[name]) if name in values else "nothing"
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"training": {"lr": 1}}`` -> ``{"training.lr": 1}``."""
-    flat: dict[str, Any] = {}
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"training": {"lr": 1}}`` -> ``{"training.lr": 1}``; an empty mapping stays a value."""
+    values: dict[str, Any] = {}
     for name, value in content.items():
         if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
+            values |= flat(value, f"{prefix}{name}.")
         else:
-            flat[f"{prefix}{name}"] = value
-    return flat
+            values[f"{prefix}{name}"] = value
+    return values

@@ -8,11 +8,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from espo_algo.commands.config_file import parse_file
+from espo_algo.commands.run_settings import flat
 from espo_algo.evaluation.report import label_axes, new_figure
 from espo_algo.tuning.metrics import EVALUATION, read_row
 from espo_algo.tuning.trials import SEARCH, Trial, format_trials, read_trials, short_names
@@ -52,7 +53,7 @@ def summarize_folder(folder: str | Path, output: str | Path) -> str:
 def read_results(results: ResultGrid) -> list[Trial]:
     """The trials that have done an iteration; their values are the settings that not all of them have in common."""
     done = [result for result in results if result.metrics_dataframe is not None]
-    configs = [_flat(result.config or {}) for result in done]
+    configs = [flat(result.config or {}) for result in done]
     names = dict.fromkeys(name for config in configs for name in config)
     varied = [name for name in names if len({repr(config.get(name)) for config in configs}) > 1]
     return [
@@ -111,13 +112,3 @@ def _with_evaluations(records: list[dict[str, float]]) -> list[dict[str, float]]
         newest |= {name: record[name] for name in EVALUATION if not math.isnan(record[name])}
         record |= newest
     return records
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
