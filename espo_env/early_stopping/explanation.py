@@ -6,11 +6,10 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from espo_env.early_stopping.detector import DetectorSettings
+from espo_env.early_stopping.rules import RuleInputs, get_stop_rule
 from espo_env.types import StopReason, Trajectory
 
 __all__ = ["comparison", "explain"]
@@ -68,21 +67,36 @@ def comparison(trajectory: Trajectory, step: int, settings: DetectorSettings) ->
     name = "z" if settings.gate == "before" else "z of the token before"
     if threshold > _OUT_OF_REACH:
         return f"{name} {_number(score)} {sign} a threshold out of reach"
-    value, floor, success = float(trajectory.values[step]), settings.value_floor, trajectory.prompt_success
-    gate, parts = {
-        "regret_value": (max(value, floor), f" x max(V {_number(value)}, floor {_number(floor)})"),
-        "regret_siblings": (max(value, floor), f" x max(V {_number(value)}, floor {_number(floor)})"),
-        "regret_prompt": (max(success, floor), f" x max(success {_number(success)}, floor {_number(floor)})"),
-        "value_only": (max(value, 1e-3), f" x V {_number(value)}"),
-        "regret_only": (1.0, ""),
-        "random": (1.0, ""),
-    }.get(settings.rule, (math.nan, ""))
+    value, success = _number(float(trajectory.values[step])), _number(trajectory.prompt_success)
+    floor = _number(settings.value_floor)
+    parts = {
+        "regret_value": f" x max(V {value}, floor {floor})",
+        "regret_siblings": f" x max(V {value}, floor {floor})",
+        "regret_prompt": f" x max(success {success}, floor {floor})",
+        "value_only": f" x V {value}",
+        "regret_only": "",
+        "random": "",
+    }.get(settings.rule)
     left, right = _apart(score, threshold)
-    if math.isnan(gate):
+    if parts is None:
         return f"score {left} {sign} threshold {right} (rule {settings.rule})"
     named = {"value_only": "constant", "random": "chance"}.get(settings.rule, name)
-    beta = f"beta {_number(threshold / gate)}"
+    beta = f"beta {_number(threshold / _gate(trajectory, step, settings))}"
     return f"{named} {left} {sign} {beta}{parts}" + (f" = {right}" if parts else "")
+
+
+def _gate(trajectory: Trajectory, step: int, settings: DetectorSettings) -> float:
+    """The rule's own gate at a step; that of the rules named above looks at value and success alone."""
+    one = np.ones(1)
+    inputs = RuleInputs(
+        z=one * trajectory.z[step],
+        values=one * trajectory.values[step],
+        steps=one * step,
+        draws=one,
+        prompt_success=one * trajectory.prompt_success,
+        value_floor=settings.value_floor,
+    )
+    return float(get_stop_rule(settings.rule)(inputs)[1][0])
 
 
 def _number(number: float) -> str:
