@@ -61,9 +61,8 @@ def mend(folder: str | Path) -> list[str]:
         shutil.rmtree(named, ignore_errors=True)
         shutil.copytree(newest, named)
         for kept in trial.run_metadata.checkpoint_manager.best_checkpoint_results:
-            Path(kept.checkpoint.path).mkdir(
-                exist_ok=True
-            )  # Tune is about to delete them, and fails where they are gone
+            # Tune is about to delete them, and fails where they are gone.
+            Path(kept.checkpoint.path).mkdir(exist_ok=True)
         mended.append(f"{trial}: {newest.name} in the place of {named.name}")
     return mended
 

@@ -67,26 +67,33 @@ def replace_runners(env_runner_group: EnvRunnerGroup, runners: Iterable[int], wh
 
     They are left out until they are back and ``ESPO.restore_env_runners`` has taken them in again.
     """
-    manager = env_runner_group._worker_manager
+    manager, killed = env_runner_group._worker_manager, []
     for runner in sorted(runners):
         logger.warning("runner %d is restarted: %s", runner, why)
         manager.set_actor_state(runner, healthy=False)
-        ray.kill(manager.actors()[runner], no_restart=False)
-        _wait_until_silent(manager.actors()[runner])
+        killed.append(manager.actors()[runner])
+        ray.kill(killed[-1], no_restart=False)
+    _wait_until_silent(killed)
 
 
-def _wait_until_silent(actor: Any) -> None:
+def _wait_until_silent(actors: list[Any]) -> None:
     """``ray.kill`` does not wait; an old process that still answers would be taken for the restarted one."""
     deadline = time.monotonic() + _UNTIL_KILLED
-    while time.monotonic() < deadline:
-        ping = actor.ping.remote()
-        if not ray.wait([ping], timeout=0.5)[0]:
-            return  # hangs, or is being started again
-        try:
-            ray.get(ping)
-        except RayError:
-            return
-        time.sleep(0.05)
+    while actors and time.monotonic() < deadline:
+        pings = {actor.ping.remote(): actor for actor in actors}
+        # One that does not answer hangs, or is being started again.
+        ready, _ = ray.wait([*pings], num_returns=len(pings), timeout=0.5)
+        actors = [pings[ping] for ping in ready if _succeeded(ping)]
+        if actors:
+            time.sleep(0.05)
+
+
+def _succeeded(call: ray.ObjectRef) -> bool:
+    try:
+        ray.get(call)
+    except RayError:
+        return False
+    return True
 
 
 def ask_learners(learner_group: LearnerGroup, call: Callable[[Any], T], timeout: float) -> list[T]:
