@@ -75,11 +75,14 @@ class ESPO(PPO):
     Attributes:
         mdp: The training task with its horizon, built once.
         latest_episodes: The responses that the last iteration learnt from.
+        traces: Whether responses bring all their columns (``TRACE_COLUMNS``), as whoever records them wants; else those
+            alone that training reads: what nobody asked for does not travel.
     """
 
     config: ESPOConfig
     mdp: TokenMDP
     latest_episodes: list[TokenEpisode]
+    traces: bool = False
     eval_env_runner_group: EnvRunnerGroup | None
     _planner: Planner
     _responses_planned: int
@@ -168,7 +171,7 @@ class ESPO(PPO):
         start = time.monotonic()
         results = update_learners(
             self.learner_group,
-            WholeEpisodeTrainingData(episodes=episodes),
+            WholeEpisodeTrainingData(episodes=[episode.to_learn() for episode in episodes]),
             self._limits["update"].seconds,
             timesteps={
                 NUM_ENV_STEPS_SAMPLED_LIFETIME: self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME))
@@ -235,7 +238,7 @@ class ESPO(PPO):
             missing.
         """
         limit = self._limits["sample" if group is self.env_runner_group else "evaluate"]
-        episodes, outdated = collect_from_runners(group, plans, self.version_sent(group), limit)
+        episodes, outdated = collect_from_runners(group, plans, self.version_sent(group), limit, self.traces)
         if outdated:
             self.send_weights(group)
         return episodes

@@ -40,7 +40,7 @@ from espo_algo.learning.sharding import (
     keep_only_shards,
     shard_module,
 )
-from espo_algo.learning.shared_prompts import SharedPromptBatch, arrange, check_shared_prompts
+from espo_algo.learning.shared_prompts import LONGEST, SharedPromptBatch, arrange, check_shared_prompts
 from espo_algo.learning.update_metrics import UpdateSums, measure_before
 from espo_algo.weight_sync.packing import pack_state, pieces_of
 
@@ -216,15 +216,15 @@ class ESPOLearner(PPOTorchLearner):
         """Micro-batches of the chosen episodes, each with its episodes in the order of its tokens."""
         budget = self.config.max_tokens_per_microbatch
         packed: list[tuple[np.ndarray, TrainingBatch]] = []
-        if self.config.share_prompts:
-            for blocks in arrange(episodes, chosen, budget):
-                shared = SharedPromptBatch.from_episodes(episodes, blocks, self.device, **columns)
-                packed.append((np.concatenate(blocks), shared))
-        else:
-            lengths = np.array([len(episodes[i].prompt_tokens) + len(episodes[i]) for i in chosen])
-            for group in (chosen[group] for group in pack(lengths, budget)):
-                own = {name: [column[i] for i in group] for name, column in columns.items()}
-                packed.append((group, SequenceBatch.from_episodes([episodes[i] for i in group], self.device, **own)))
+        share = np.array([self.config.share_prompts and len(episodes[i]) <= LONGEST for i in chosen], np.bool_)
+        for blocks in arrange(episodes, chosen[share], budget):
+            shared = SharedPromptBatch.from_episodes(episodes, blocks, self.device, **columns)
+            packed.append((np.concatenate(blocks), shared))
+        whole = chosen[~share]
+        lengths = np.array([len(episodes[i].prompt_tokens) + len(episodes[i]) for i in whole], np.int64)
+        for group in (whole[group] for group in pack(lengths, budget)):
+            own = {name: [column[i] for i in group] for name, column in columns.items()}
+            packed.append((group, SequenceBatch.from_episodes([episodes[i] for i in group], self.device, **own)))
         for _, batch in packed:
             batch.entropy_gradient = self._entropy_coeff != 0.0
         return packed

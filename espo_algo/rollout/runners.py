@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def collect_from_runners(
-    group: EnvRunnerGroup, plans: Sequence[ResponsePlan], version: int, limit: WaitLimit
+    group: EnvRunnerGroup, plans: Sequence[ResponsePlan], version: int, limit: WaitLimit, traces: bool = True
 ) -> tuple[dict[int, TokenEpisode], bool]:
     """Shares plans out over a group's healthy runners; the local one answers all of them where there are no others.
 
@@ -34,12 +34,13 @@ def collect_from_runners(
         plans: What to answer.
         version: That of the weights that were sent to the group last. A runner that has others answers nothing.
         limit: How long to wait; takes in how long it took.
+        traces: Whether episodes bring all their columns, see :meth:`ESPOEnvRunner.sample`.
 
     Returns:
         Place of a plan -> its episode, in the plans' order, whoever wrote them; and whether a runner had other weights.
     """
     if not group.num_remote_workers():
-        return dict(enumerate(group.local_env_runner.sample(plans=plans))), False
+        return dict(enumerate(group.local_env_runner.sample(plans=plans, traces=traces))), False
     runners = group.healthy_worker_ids()
     # Responses to a prompt stay together: some may wait for what the others turn out to be.
     turns = {prompt: turn for turn, prompt in enumerate(dict.fromkeys(plan.group for plan in plans))}
@@ -53,7 +54,7 @@ def collect_from_runners(
         if runner.weights_version != version:
             return index, None  # restarted, and nobody has noticed
         try:
-            return index, runner.sample(plans=[plans[i] for i in shares[index]])
+            return index, runner.sample(plans=[plans[i] for i in shares[index]], traces=traces)
         except Exception as error:  # else RLlib would end the process, and only its own log would say why
             logger.exception("runner %d", index)
             return index, f"{type(error).__name__}: {error}"

@@ -120,8 +120,11 @@ def test_each_prompt_goes_through_the_model_once():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("budget", [1, 40, 10_000])
-def test_an_update_is_that_of_whole_sequences(config: ESPOConfig, budget: int, dtype: str) -> None:
+@pytest.mark.parametrize(("budget", "longest"), [(1, 1024), (40, 1024), (40, 6), (10_000, 1024)])
+def test_an_update_is_that_of_whole_sequences(
+    config: ESPOConfig, budget: int, longest: int, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("espo_algo.learning.learner.LONGEST", longest)
     config.training(grad_clip=None, entropy_coeff=0.01).language_model(dtype=dtype)
     plain, shared = (config.copy(copy_frozen=False) for _ in range(2))
     plain.training(max_tokens_per_microbatch=10_000)
