@@ -29,8 +29,8 @@ from espo_env.types import StopReason
 __all__ = ["LONGEST", "ResponseBlock", "SharedPromptBatch", "arrange", "blocks_of_like_length", "check_shared_prompts"]
 
 LONGEST = 1024
-"""Tokens of a response, at most. A longer one is computed with a prompt of its own: attending to a shared one takes a mask,
-whose memory, and the time to attend through it, grow with the square of the length, and the prompt is a small part."""
+"""Tokens of a response, at most. A longer one is computed with a prompt of its own: attending to a shared one takes a
+mask, whose memory and time grow with the square of the length; the prompt is little of it."""
 
 _PASS_TOKENS = 64
 """What another pass through the model costs, in tokens of padding: worked out from step costs."""

@@ -16,7 +16,7 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from espo_algo.episodes import TokenEpisode
 from espo_algo.limits import WaitLimit
 from espo_algo.rollout.env_runner import ESPOEnvRunner
-from espo_algo.rollout.plans import ResponsePlan
+from espo_algo.rollout.plans import ResponsePlan, share_out
 from espo_algo.weight_sync.calls import replace_runners
 
 __all__ = ["collect_from_runners", "count_lost"]
@@ -42,25 +42,31 @@ def collect_from_runners(
     if not group.num_remote_workers():
         return dict(enumerate(group.local_env_runner.sample(plans=plans, traces=traces))), False
     runners = group.healthy_worker_ids()
-    # Responses to a prompt stay together: some may wait for what the others turn out to be.
-    turns = {prompt: turn for turn, prompt in enumerate(dict.fromkeys(plan.group for plan in plans))}
-    shares = {
-        runner: [number for number, plan in enumerate(plans) if turns[plan.group] % len(runners) == i]
-        for i, runner in enumerate(runners)
-    }
+    if not runners:
+        return {}, False
+    shares = dict(zip(runners, share_out(plans, len(runners)), strict=True))
 
-    def sample(runner: ESPOEnvRunner) -> tuple[int, list[TokenEpisode] | str | None]:
+    def sample(runner: ESPOEnvRunner, plans: list[ResponsePlan]) -> tuple[int, list[TokenEpisode] | str | None]:
         index = int(runner.worker_index)
         if runner.weights_version != version:
             return index, None  # restarted, and nobody has noticed
         try:
-            return index, runner.sample(plans=[plans[i] for i in shares[index]], traces=traces)
+            return index, runner.sample(plans=plans, traces=traces)
         except Exception as error:  # else RLlib would end the process, and only its own log would say why
             logger.exception("runner %d", index)
             return index, f"{type(error).__name__}: {error}"
 
     start = time.monotonic()
-    answers = dict(group.foreach_env_runner(sample, local_env_runner=False, timeout_seconds=limit.seconds))
+    answers = dict(
+        group.foreach_env_runner(
+            [sample] * len(runners),
+            # To each its own: all plans to all runners would grow with the square of their number.
+            kwargs=[{"plans": [plans[place] for place in shares[runner]]} for runner in runners],
+            local_env_runner=False,
+            remote_worker_ids=runners,
+            timeout_seconds=limit.seconds,
+        )
+    )
     if hung := set(group.healthy_worker_ids()) & set(runners) - answers.keys():
         replace_runners(group, hung, f"expected its responses within {limit.seconds:g} s, got none")
     else:

@@ -1,12 +1,13 @@
 """Long responses: the learner's memory and time, and what a response token weighs on its way to it.
 
-Run with ``PYTHONPATH=.:tests/support``. One micro-batch of one response of each length goes through a tiny model's update
-(hidden size 128, two layers, 2,100 tokens), with each way to credit. Memory is the most that the process holds beyond what
-it holds in between, with glibc's allocator told to give every block above 64 kB back at once; time is CPU time, the median
-of three updates. The share of attention is what grows with the length in a straight line through the times a token.
+Run with ``PYTHONPATH=.:tests/support``. One micro-batch of one response of each length goes through a tiny model's
+update (hidden size 128, two layers, 2,100 tokens), with each way to credit. Memory is the most that the process holds
+beyond what it holds in between, with glibc's allocator told to give every block above 64 kB back at once; "a further
+token" is what one more than in the line above takes. Time is CPU time, the median of three updates. The share of
+attention is what grows with the length in a straight line through the times a token.
 
-A trip's bytes are those that Ray writes into its object store: pickle's own, and the columns beside it, which are written
-once and read in place.
+A trip's bytes are those that Ray writes into its object store: pickle's own, and the columns beside it, which are
+written once for each of the two ways and read in place.
 """
 
 from __future__ import annotations
@@ -139,20 +140,21 @@ def main() -> None:
         found = json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
         peaks, seconds = np.array(found).T / LENGTHS
         slope, constant = np.polyfit(LENGTHS, seconds, 1)
+        further = np.diff(peaks * LENGTHS, prepend=0) / np.diff(LENGTHS, prepend=0)
         print(f"\n{kind}: a response a micro-batch, with a prompt of {PROMPT} tokens")
         rows = [
             [
                 str(length),
                 f"{peak * length / 1e6:.0f}",
                 f"{peak / 1e3:.1f}",
-                f"{peak / peaks[0]:.2f}",
+                f"{one_more / 1e3:.1f}",
                 f"{1e6 * second:.0f}",
                 f"{second / seconds[0]:.2f}",
                 f"{slope * length / (constant + slope * length):.0%}",
             ]
-            for length, peak, second in zip(LENGTHS, peaks, seconds, strict=True)
+            for length, peak, one_more, second in zip(LENGTHS, peaks, further, seconds, strict=True)
         ]
-        columns = ["tokens", "peak, MB", "kB a token", "ratio", "CPU us a token", "ratio", "of it attention"]
+        columns = ["tokens", "peak, MB", "kB a token", "a further token", "CPU us a token", "ratio", "of it attention"]
         print(format_table(columns, rows), flush=True)
     print("\nbytes of a response token in Ray's object store (pickled / columns), 64 responses at once")
     rows = []
@@ -164,11 +166,9 @@ def main() -> None:
             "driver to learner": [e.to_learn() for e in written],
         }
         weights = {name: np.array(weigh(episodes)) / (64 * length) for name, episodes in stages.items()}
-        before = sum(weights["with all columns"])
-        rows.append(
-            [str(length), *(f"{sum(w):.1f} ({w[0]:.1f} / {w[1]:.1f})" for w in weights.values())]
-            + [f"{(sum(weights['runner to driver']) + sum(weights['driver to learner'])) / (2 * before):.2f}"]
-        )
+        whole, *trip = (sum(weight) for weight in weights.values())
+        shown = [f"{sum(weight):.1f} ({weight[0]:.1f} / {weight[1]:.1f})" for weight in weights.values()]
+        rows.append([str(length), *shown, f"{sum(trip) / (2 * whole):.2f}"])
     print(format_table(["tokens", *stages, "both ways, against all columns"], rows))
 
 
