@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -88,13 +89,13 @@ class TokenEpisode(Trajectory):
         """What metrics read of its columns, whether they are still there or were left behind."""
         if self.summary is not None:
             return self.summary
-        sums = (float(column.sum(dtype=np.float64)) for column in (self.regrets, self.z, self.thresholds))
+        regret, z, threshold = (float(c.sum(dtype=np.float64)) for c in (self.regrets, self.z, self.thresholds))
         steps = [percent * len(self) // 100 for percent in POSITIONS] if len(self.values) else []
-        return TraceSummary(*sums, len(self.z), tuple(self.values[steps].tolist()))
+        return TraceSummary(regret, z, threshold, len(self.z), tuple(self.values[steps].tolist()))
 
     def without_traces(self, keep: Collection[str] = ()) -> TokenEpisode:
         """A copy that has left its columns behind, but for the named ones of ``TRACE_COLUMNS``."""
-        left = {name: _NOTHING for name in TRACE_COLUMNS if name not in keep}
+        left: dict[str, Any] = {name: _NOTHING for name in TRACE_COLUMNS if name not in keep}
         return replace(self, summary=self.summarised(), **left)
 
     def to_learn(self) -> TokenEpisode:

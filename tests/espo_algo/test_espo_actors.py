@@ -252,18 +252,22 @@ def test_a_runner_that_hangs_is_restarted_and_a_learner_that_hangs_is_an_error(c
     algo.stop()
 
 
-def note_what_arrives(learner):
-    """Which arrays of episodes have anything in them; whether there is nothing else but numbers."""
-    make = learner._create_iterator_if_necessary
+def noting_what_arrives():
+    """A call that has a learner note which arrays of its episodes have anything in them, and whether that is all."""
 
-    def noted(*, training_data, **options):
-        fields = [(f.name, getattr(e, f.name)) for e in training_data.episodes for f in dataclasses.fields(e)]
-        arrays = {name for name, content in fields if isinstance(content, np.ndarray) and len(content)}
-        others = [content for name, content in fields if name in ("problem", "grade", "summary")]
-        learner.arrived = arrays, not any(others)
-        return make(training_data=training_data, **options)
+    def note(learner):  # not of this module, which learners do not find
+        make = learner._create_iterator_if_necessary
 
-    learner._create_iterator_if_necessary = noted
+        def noted(*, training_data, **options):
+            fields = [(f.name, getattr(e, f.name)) for e in training_data.episodes for f in dataclasses.fields(e)]
+            arrays = {name for name, content in fields if isinstance(content, np.ndarray) and len(content)}
+            others = [content for name, content in fields if name in ("problem", "grade", "summary")]
+            learner.arrived = arrays, not any(others)
+            return make(training_data=training_data, **options)
+
+        learner._create_iterator_if_necessary = noted
+
+    return note
 
 
 @pytest.mark.parametrize("num_learners", [1, 2])
@@ -282,7 +286,7 @@ def test_learner_actors_learn_what_a_local_learner_learns(coin_config, reference
         local.stop()
     config.evaluation(evaluation_interval=3, evaluation_num_env_runners=1, evaluation_duration=10)
     algo = config.build_algo()
-    ask_learners(algo.learner_group, note_what_arrives, 60)
+    ask_learners(algo.learner_group, noting_what_arrives(), 60)
     results = [algo.train() for _ in range(3)]
     assert_same(weights(algo), expected, rtol=1e-3, atol=1e-5)
     # Nothing but what it reads.
