@@ -320,7 +320,8 @@ class ESPO(PPO):
                 lambda learner: (learner.pieces(), learner.language_module.early_stopping)
             )[0]
             unpack_pieces(model, self._pieces_of_model(pieces))
-        return Policy(config.copy(copy_frozen=False), model.eval(), state)
+            adapter = self._ask_learners(lambda learner: learner.adapter())[0] if config.lora else None
+        return Policy(config.copy(copy_frozen=False), model.eval(), state, adapter=adapter)
 
     def _pieces_of_model(self, pieces: list[list[str]]) -> Iterator[dict[str, np.ndarray]]:
         own = "model."
