@@ -3,7 +3,9 @@
 - :class:`LoRASettings`: rank, scale, layers and dropout.
 - :class:`LanguageModelWithLoRA`: one frozen model with an adapter of the policy, and where wanted one of the critic.
 - :func:`layers_to_adapt`: which linear layers of an architecture get one.
+- :func:`check_lora`: whether peft and these layers are there.
 - :func:`save_adapter`: writes an adapter as ``PeftModel.from_pretrained`` reads it.
+- :func:`write_base`, :func:`check_base`: which model a checkpoint's adapters belong to.
 
 A trained weight is ``W + alpha / r * B @ A``. Engines know nothing of this: they are sent the sums
 (:meth:`LanguageModelWithLoRA.plain_weights`), so that a response costs what it costs without adapters.
@@ -12,6 +14,7 @@ A trained weight is ``W + alpha / r * B @ A``. Engines know nothing of this: the
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import warnings
 from collections.abc import Iterator, Mapping
@@ -26,11 +29,22 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from espo_algo.atomic import write_text
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.schema import CriticKind
 from espo_algo.weight_sync.packing import MergedWeight, Weight
 
-__all__ = ["LanguageModelWithLoRA", "LoRASettings", "check_lora", "layers_to_adapt", "save_adapter"]
+__all__ = [
+    "LanguageModelWithLoRA",
+    "LoRASettings",
+    "check_base",
+    "check_lora",
+    "layers_to_adapt",
+    "save_adapter",
+    "write_base",
+]
+
+_BASE_FILE = "lora_base.json"
 
 _POLICY, _CRITIC = "policy", "critic"
 _BASE, _DOWN, _UP = ".base_layer", ".lora_A", ".lora_B"
@@ -273,6 +287,30 @@ def save_adapter(
     save_file(
         {name: np.ascontiguousarray(array) for name, array in adapter.items()}, folder / "adapter_model.safetensors"
     )
+
+
+def write_base(folder: str | Path, model: str, dtype: str, fingerprint: bytes) -> None:
+    """Writes into a checkpoint which model its adapters belong to."""
+    facts = {"model": model, "dtype": dtype, "sha256": fingerprint.hex()}
+    write_text(Path(folder) / _BASE_FILE, json.dumps(facts, indent=2) + "\n")
+
+
+def check_base(folder: str | Path, model: str, dtype: str, fingerprint: bytes) -> None:
+    """Compares it with a model's; does nothing where the checkpoint does not say.
+
+    Raises:
+        ValueError: If its adapters belong to other weights.
+    """
+    file = Path(folder) / _BASE_FILE
+    if not file.is_file():
+        return
+    facts = json.loads(file.read_text("utf-8"))
+    if facts["sha256"] != fingerprint.hex():
+        raise ValueError(
+            f"expected the weights that the checkpoint's adapters were trained on ({facts['model']!r} in "
+            f"{facts['dtype']}, SHA-256 {facts['sha256'][:12]}...), got {model!r} in {dtype} "
+            f"({fingerprint.hex()[:12]}...)"
+        )
 
 
 def _peft_config(settings: LoRASettings, layers: list[str]) -> Any:
