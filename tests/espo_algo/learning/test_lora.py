@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hand_made import build_learner, build_module, random_episodes, update
 from tiny_models import tiny_qwen2
 
 from espo_algo import ESPOConfig, LanguageModelWithCritic
+from espo_algo.commands.config_file import load_config
 from espo_algo.learning.learner import ESPOLearner
 from espo_algo.learning.lora import LanguageModelWithLoRA, LoRASettings, layers_to_adapt
 from espo_algo.learning.model import load_language_model
@@ -208,3 +210,10 @@ def test_a_missing_peft_is_named_before_anything_starts(config, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ImportError, match=r"expected peft to be installed: pip install 'espo\[lora\]'"):
         with_lora(config).check_task()
+
+
+def test_the_example_is_a_valid_configuration():
+    config, run = load_config(Path(__file__).parents[3] / "examples" / "lora_smollm2_2_cores.yaml")
+    config.validate()
+    assert config.lora_settings == LoRASettings(r=16, alpha=16)
+    assert run.iterations == config.planned_iterations
