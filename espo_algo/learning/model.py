@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from espo_algo.schema import CriticKind
+if TYPE_CHECKING:
+    from espo_algo.schema import CriticKind
 
 __all__ = ["LanguageModelWithCritic", "cached_bytes", "check_keys_and_values"]
 
