@@ -5,7 +5,7 @@
 #   make dist          wheel and source distribution, into dist/
 #   make faults        kills, stops and corrupts processes while a small model trains: what is lost, and what is counted
 # Options: make quickstart TASK=reasoning_gym:chain_sum ENGINE=vllm SEED=1 RULE=regret_only ARGS="--iterations 30"
-#   (python examples/quickstart.py --help lists what ARGS can be), make test ARGS="-k detector"
+#   (python examples/quickstart.py --help lists what ARGS can be), make test ARGS="-k detector" PROCESSES=0
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,6 +13,8 @@ BIN := $(VENV)/bin
 # Where NVIDIA's driver finds a GPU: vLLM's GPU build, with the torch and CUDA that it pins.
 GPU := $(shell nvidia-smi --list-gpus 2>/dev/null | grep --max-count=1 GPU)
 CONSTRAINTS := constraints-$(if $(GPU),gpu,cpu).txt
+# Processes that run the tests, each with a Ray of its own: they wait for actors half of the time. A GPU is not shared.
+PROCESSES ?= $(if $(GPU),0,2)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS)
 export OMP_NUM_THREADS ?= 1
 
@@ -40,7 +42,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
