@@ -40,9 +40,9 @@ from espo_algo.config import ESPOConfig
 from espo_algo.episodes import TokenEpisode
 from espo_algo.errors import TrainingError
 from espo_algo.evaluation.in_training import evaluate_in_training
-from espo_algo.learning.batching import WholeEpisodeTrainingData
 from espo_algo.learning.lora import check_base, write_base
 from espo_algo.learning.model import LanguageModelWithCritic
+from espo_algo.learning.training_data import WholeEpisodeTrainingData
 from espo_algo.limits import WaitLimit
 from espo_algo.manifest import MANIFEST, verify_checkpoint, write_manifest
 from espo_algo.metrics import log_rollouts

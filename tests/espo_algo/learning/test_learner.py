@@ -17,8 +17,9 @@ from ray.rllib.core.columns import Columns
 from torch import Tensor
 
 from espo_algo import ESPOConfig, TokenEpisode
-from espo_algo.learning.batching import SequenceBatch, WholeEpisodeTrainingData
+from espo_algo.learning.batching import SequenceBatch
 from espo_algo.learning.learner import ESPOLearner
+from espo_algo.learning.training_data import WholeEpisodeTrainingData
 from espo_algo.memory import PeakMemory
 from espo_env.types import StopReason
 

@@ -16,13 +16,14 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from transformers import AutoModelForCausalLM, BloomConfig, GPT2Config, MistralConfig
 
 from espo_algo import ESPOConfig, LanguageModelWithCritic, TokenEpisode
-from espo_algo.learning.batching import SequenceBatch, WholeEpisodeTrainingData
+from espo_algo.learning.batching import SequenceBatch
 from espo_algo.learning.shared_prompts import (
     SharedPromptBatch,
     arrange,
     blocks_of_like_length,
     check_shared_prompts,
 )
+from espo_algo.learning.training_data import WholeEpisodeTrainingData
 
 LENGTHS = [5, 1, 9, 7, 3, 6, 2, 8, 4, 1, 12, 2]
 
