@@ -61,6 +61,7 @@ faults: $(VENV)/installed-dev
 	PYTHONPATH=.:tests/support $(BIN)/python tests/faults/disturb_runners.py $(ARGS)
 	PYTHONPATH=.:tests/support $(BIN)/python tests/faults/interrupt_runs.py
 	PYTHONPATH=.:tests/support $(BIN)/python tests/faults/kill_tune.py
+	PYTHONPATH=.:tests/support $(BIN)/python tests/faults/lose_nodes.py
 
 clean:
 	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache quickstart_output

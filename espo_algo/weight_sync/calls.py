@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
@@ -162,7 +162,8 @@ def check_learners(learner_group: LearnerGroup) -> None:
 
 
 def _by_rank(learner_group: LearnerGroup, results: RemoteCallResults, timeout: float) -> list[Any]:
-    answers = {result.actor_id: result for result in results}
+    # A process or a node that is gone gives an error of Ray's, or nothing.
+    answers = {r.actor_id: r for r in results if r.ok or not isinstance(r.get(), RayActorError)}
     if missing := [rank for rank in range(len(learner_group)) if rank not in answers]:
         raise TrainingError(
             f"expected an answer of {len(learner_group)} learners within {timeout} s, got none from {missing} (dead, "
