@@ -19,6 +19,7 @@ from ray.rllib.algorithms.ppo.ppo import PPOConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from espo_algo.learning.advantages import get_advantage_estimator
+from espo_algo.learning.lora import check_lora
 from espo_algo.learning.model import check_keys_and_values
 from espo_algo.learning.sharding import block_names
 from espo_algo.model_folder import check_model_folder
@@ -131,10 +132,10 @@ def check_task(config: ESPOConfig) -> TokenMDP:
         The environment's task and horizon.
 
     Raises:
-        ImportError: If the engine is not installed, or not in a version that is supported.
+        ImportError: If the engine is not installed, or not in a version that is supported; if peft is missing for LoRA.
         ValueError: If the model is not within reach, or the environment cannot be made; if the engine does not support
-            the architecture; if the tokenizer cannot express the task's text, the model lacks tokens of it, or prompt
-            and response do not fit its context.
+            the architecture; if it has no layers by the names that LoRA is to adapt; if the tokenizer cannot express
+            the task's text, the model lacks tokens of it, or prompt and response do not fit its context.
     """
     check_model(config)
     model = config.pretrained_config
@@ -161,6 +162,11 @@ def check_task(config: ESPOConfig) -> TokenMDP:
             f"expected prompts and responses of at most {context} tokens (the context of {config.model_name!r}), got "
             f"prompts of up to {mdp.task.max_prompt_tokens} and .generation(max_new_tokens={mdp.max_new_tokens})",
         )
+    if config.lora_settings is not None:
+        try:
+            check_lora(config.lora_settings, model)
+        except ValueError as error:
+            _refuse(config, f".language_model(lora): target_modules: {error}")
     if config.sharding:
         try:
             block_names(model)

@@ -18,6 +18,7 @@ from espo_algo.checks import check_inherited, check_settings, check_task, check_
 from espo_algo.learning.credit import CreditSettings
 from espo_algo.learning.learner import ESPOLearner
 from espo_algo.learning.learner_group import ESPOLearnerGroup
+from espo_algo.learning.lora import LoRASettings
 from espo_algo.learning.rl_module import LanguageModelRLModule
 from espo_algo.presets import PRESETS, Preset
 from espo_algo.rollout.engine import EngineSettings, SamplingSettings
@@ -99,6 +100,7 @@ class ESPOConfig(PPOConfig):
         self.dtype: Dtype = "float32"
         self.gradient_checkpointing = False
         self.sharding: Sharding | None = None
+        self.lora: dict[str, Any] | None = None
         # .generation()
         self.engine = "torch"
         self.engine_options: dict[str, Any] = {}
@@ -187,6 +189,7 @@ class ESPOConfig(PPOConfig):
         dtype: Dtype = NotProvided,
         gradient_checkpointing: bool = NotProvided,
         sharding: Sharding | None = NotProvided,
+        lora: dict[str, Any] | None = NotProvided,
     ) -> Self:
         """Sets the policy and its critic.
 
@@ -200,6 +203,10 @@ class ESPOConfig(PPOConfig):
             sharding: None: every learner has the whole model with gradients and moments, 16 bytes a parameter.
                 ``"fsdp"``: ``num_learners`` learners, two or more, share these out among themselves (PyTorch's FSDP2)
                 and gather a transformer block at a time; see docs/sharding.md.
+            lora: None: all weights are trained. ``{"r": 16, "alpha": 16, "target_modules": "all-linear", "dropout":
+                0}``, of which only the rank ``r`` has to be given: adapters of policy and critic are trained on one
+                frozen model in ``dtype`` (by peft, extra ``lora``), with ``critic="separate"`` one each; see
+                docs/lora.md.
         """
         self._set(
             model_name=str(model) if isinstance(model, Path) else model,
@@ -207,6 +214,7 @@ class ESPOConfig(PPOConfig):
             dtype=dtype,
             gradient_checkpointing=gradient_checkpointing,
             sharding=sharding,
+            lora=lora,
         )
         return self
 
@@ -513,6 +521,14 @@ class ESPOConfig(PPOConfig):
         return AutoConfig.from_pretrained(self.model_name)
 
     @property
+    def lora_settings(self) -> LoRASettings | None:
+        """What adapters look like; None where all weights are trained."""
+        if self.lora is None:
+            return None
+        targets = self.lora.get("target_modules", "all-linear")
+        return LoRASettings(**self.lora | {"target_modules": targets if isinstance(targets, str) else tuple(targets)})
+
+    @property
     def sampling(self) -> SamplingSettings:
         """How tokens are drawn."""
         return SamplingSettings(self.temperature, self.top_p, self.top_k, self.greedy)
@@ -634,6 +650,8 @@ class ESPOConfig(PPOConfig):
             "dtype": self.dtype,
             "gradient_checkpointing": self.gradient_checkpointing,
             "sharding": self.sharding,
+            "lora": self.lora_settings,
+            "seed": self.seed or 0,
             "temperature": self.temperature,
             "early_stopping": self.early_stopping_state,
         }

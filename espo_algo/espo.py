@@ -42,6 +42,7 @@ from espo_algo.episodes import TokenEpisode
 from espo_algo.errors import TrainingError
 from espo_algo.evaluation.in_training import evaluate_in_training
 from espo_algo.learning.batching import WholeEpisodeTrainingData
+from espo_algo.learning.lora import check_base, write_base
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.limits import WaitLimit
 from espo_algo.manifest import MANIFEST, verify_checkpoint, write_manifest
@@ -272,7 +273,8 @@ class ESPO(PPO):
                 lambda learner: (learner.pieces(), learner.language_module.early_stopping)
             )[0]
             unpack_pieces(model, self._pieces_of_model(pieces))
-        return Policy(config.copy(copy_frozen=False), model.eval(), state)
+            adapter = self._ask_learners(lambda learner: learner.adapter())[0] if config.lora else None
+        return Policy(config.copy(copy_frozen=False), model.eval(), state, adapter=adapter)
 
     def _pieces_of_model(self, pieces: list[list[str]]) -> Iterator[dict[str, np.ndarray]]:
         own = "model."
@@ -337,6 +339,8 @@ class ESPO(PPO):
         saved = str(super().save_to_path(path, **kwargs))
         check_learners(self.learner_group)  # RLlib does not look whether they have saved anything
         if Path(saved).is_dir():
+            if base := self._lora_base():
+                write_base(saved, *base)
             write_manifest(saved)
         return saved
 
@@ -345,11 +349,22 @@ class ESPO(PPO):
 
         Raises:
             BrokenCheckpointError: If the checkpoint has checksums, and a file is not what was written.
+            ValueError: If its adapters (LoRA) belong to another model.
         """
         if (Path(path) / MANIFEST).is_file():
             verify_checkpoint(path)
+        if base := self._lora_base():
+            check_base(path, *base)
         super().restore_from_path(path, *args, **kwargs)
         self._send_to_all()
+
+    def _lora_base(self) -> tuple[str, str, bytes] | None:
+        """The frozen model of LoRA: name, dtype, fingerprint; None where all weights are trained."""
+        if self.config.lora is None:
+            return None
+        assert self.config.model_name is not None
+        fingerprint = self._ask_learners(lambda learner: learner.language_module.model.fingerprint)[0]
+        return self.config.model_name, self.config.dtype, fingerprint
 
     def _send_to_all(self) -> None:
         for group in (self.env_runner_group, self.eval_env_runner_group):

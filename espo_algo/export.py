@@ -1,6 +1,6 @@
 """Trained models as ordinary Hugging Face folders.
 
-- :func:`export`: writes the policy, and in its folder the critic and the state of early stopping.
+- :func:`export`: writes the policy, and in its folder the critic, the state of early stopping and an adapter.
 - :func:`load_export`, :func:`is_export`: reads them again; nothing in them is code.
 - :func:`save_tokenizer`: what belongs beside a model's weights.
 """
@@ -17,6 +17,7 @@ from torch import nn
 from transformers import AutoModelForTokenClassification, AutoTokenizer, PreTrainedModel
 
 from espo_algo.atomic import write_text
+from espo_algo.learning.lora import layers_to_adapt, save_adapter
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.learning.rl_module import state_numbers, with_numbers
 from espo_env.early_stopping import EarlyStoppingState
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["export", "is_export", "load_export", "save_tokenizer"]
 
+_ADAPTER = "adapter"
 _CRITIC = "critic"
 _FACTS = "early_stopping.json"
 
@@ -37,6 +39,8 @@ def export(algo: ESPO, folder: str | Path) -> Path:
     - The folder itself: the policy, for ``AutoModelForCausalLM.from_pretrained``, and so for any engine or trainer.
     - ``critic`` in it: for ``AutoModelForTokenClassification.from_pretrained``; its one logit at position ``i`` is the
       value of the text up to and including token ``i``.
+    - ``adapter`` in it, where LoRA was trained: the policy's, for ``PeftModel.from_pretrained`` on the model that
+      training started from; ``critic`` has none, what is in it is merged.
     - ``early_stopping.json``: the numbers of :class:`~espo_env.early_stopping.EarlyStoppingState`, the kind of critic,
       and how many tokens there are to choose from.
 
@@ -56,6 +60,12 @@ def export(algo: ESPO, folder: str | Path) -> Path:
     for target, part in ((folder, policy.model.policy), (folder / _CRITIC, critic)):
         part.save_pretrained(target)
         save_tokenizer(algo.config.model_name, algo.mdp.task, target)
+    if policy.adapter is not None:
+        config = policy.config
+        assert config.lora_settings is not None
+        assert config.model_name is not None
+        layers = layers_to_adapt(policy.model.policy, config.lora_settings)
+        save_adapter(folder / _ADAPTER, policy.adapter, config.lora_settings, config.model_name, layers)
     assert policy.early_stopping is not None
     numbers = state_numbers(policy.early_stopping)
     facts = {

@@ -27,8 +27,8 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from espo_algo.learning.batching import ResponseStates
+from espo_algo.learning.lora import LanguageModelWithLoRA, LoRASettings
 from espo_algo.learning.model import LanguageModelWithCritic
-from espo_algo.learning.optimizers import critic_parameters
 from espo_algo.learning.rl_module import LanguageModelRLModule
 from espo_algo.learning.sharding import block_names
 from espo_algo.rollout.embedded.engine import PREFILL_TOKENS
@@ -68,6 +68,7 @@ def update_peak(
     prompt: int,
     accumulates: bool,
     num_shards: int = 1,
+    lora: LoRASettings | None = None,
 ) -> Peak:
     """The second optimiser step of a learner, whose moments are there.
 
@@ -79,33 +80,36 @@ def update_peak(
         config: The language model's.
         critic: As for :class:`LanguageModelWithCritic`.
         vocab_size: Tokens to choose from.
-        dtype: In which passes compute; weights, gradients and moments are float32.
+        dtype: In which passes compute; weights that are trained, gradients and moments are float32.
         gradient_checkpointing: Whether activations are computed again instead of kept.
         sequences: Sequences of the largest micro-batch, >= 1.
         length: Tokens of each, prompt and response.
         prompt: Tokens of each prompt, in [1, length).
         accumulates: Whether a step adds up the gradients of several micro-batches.
         num_shards: Learners that the model is spread over.
+        lora: What adapters look like; None where all weights are trained. Frozen weights are in ``dtype``.
     """
     sharded = num_shards > 1
-    with _fake(config, critic, vocab_size, dtype if sharded else torch.float32) as model:
+    with _fake(config, critic, vocab_size, dtype if sharded or lora else torch.float32, lora) as model:
         module = _Module(model, torch.float32 if sharded else dtype, gradient_checkpointing)
         parameters = [*module.parameters()]
-        count = sum(parameter.numel() for parameter in parameters)
-        weights = -(-count * torch.float32.itemsize // num_shards)
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        frozen = -(-sum(_bytes(parameter) for parameter in parameters if not parameter.requires_grad) // num_shards)
+        weights = -(-sum(parameter.numel() for parameter in trained) * torch.float32.itemsize // num_shards)
         held = {"weights": weights, "gradients": weights, "AdamW's two moments": 2 * weights}
+        if lora is not None:
+            held = {f"frozen weights, {str(dtype).removeprefix('torch.')}": frozen} | held
         if sharded:
-            for parameter in parameters:
+            for parameter in trained:
                 parameter.register_post_accumulate_grad_hook(_let_go)
             with PeakMemory(parameters) as memory:
                 _pass(module, _FullBatch(sequences, length, prompt))
             passing = memory.peak - sum(map(_bytes, parameters)) + _gathered(model)
             return Peak(held, passing)
-        policy, own = [*model.policy.parameters()], critic_parameters(model)
-        optimizers = [torch.optim.AdamW(policy), torch.optim.AdamW(own)]
+        optimizers = [torch.optim.AdamW(own) for own in (model.policy_parameters(), model.critic_parameters())]
         batch = _FullBatch(sequences, length, prompt)
         with PeakMemory(parameters) as memory:
-            for parameter in parameters:
+            for parameter in trained:
                 parameter.grad = torch.zeros_like(parameter)
             for optimizer in optimizers:
                 optimizer.step()  # makes the moments
@@ -163,12 +167,15 @@ def decode_peak(
 
 @contextmanager
 def _fake(
-    config: PretrainedConfig, critic: CriticKind, vocab_size: int, dtype: torch.dtype
+    config: PretrainedConfig, critic: CriticKind, vocab_size: int, dtype: torch.dtype, lora: LoRASettings | None = None
 ) -> Iterator[LanguageModelWithCritic]:
     """The model on tensors without data, and a mode in which every new tensor is one."""
     with torch.device("meta"):
         policy = AutoModelForCausalLM.from_config(config, dtype=dtype)
-        model = LanguageModelWithCritic(policy, critic, vocab_size)
+        if lora is None:
+            model = LanguageModelWithCritic(policy, critic, vocab_size)
+        else:
+            model = LanguageModelWithLoRA(policy, critic, vocab_size, settings=lora)
     with FakeTensorMode(allow_non_fake_inputs=True):
         # Built on "meta" and then moved: fake tensors cannot be deep-copied, and autocast does not know "meta".
         model.to_empty(device="cpu")
@@ -203,7 +210,7 @@ class _Module(LanguageModelRLModule):
         self.model, self.dtype, self.temperature = model, dtype, 1.0
         self.autocast = dtype != torch.float32
         if gradient_checkpointing:
-            self.checkpoint_gradients()
+            model.checkpoint_gradients()
         self.train()
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_env.early_stopping import EarlyStoppingState
 
@@ -26,9 +29,12 @@ class Policy:
         model: Weights, on the CPU.
         early_stopping: State of early stopping; None for a model whose critic was never trained.
         source: Where it came from, as JSON.
+        adapter: The policy's LoRA by the names of peft's files, beside ``model``, which it is merged into; None where
+            all weights were trained.
     """
 
     config: ESPOConfig
     model: LanguageModelWithCritic
     early_stopping: EarlyStoppingState | None
     source: dict[str, Any] = field(default_factory=dict)
+    adapter: dict[str, NDArray[np.float32]] | None = None

@@ -30,6 +30,8 @@ CACHE = "transformers.cache_utils"
 RUNNER = "vllm.v1.worker.gpu_model_runner:GPUModelRunner"
 
 CONTRACTS = {
+    # Which of two adapters on one model is computed with.
+    "peft.tuners.tuners_utils:BaseTunerLayer._active_adapter": ("learning/lora.py", ""),
     # The update: hooks around Learner.update, and what RLlib keeps of its optimisers and schedules.
     f"{LEARNER}._create_iterator_if_necessary": (
         "learning/learner.py",

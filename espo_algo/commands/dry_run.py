@@ -17,6 +17,7 @@ from espo_algo.config import ESPOConfig
 from espo_algo.evaluation.report import format_table
 from espo_algo.memory import decode_peak, update_peak
 from espo_algo.rollout.engines import get_engine
+from espo_algo.weight_sync.packing import PIECE_BYTES
 from espo_env.token_mdp import TokenMDP
 
 __all__ = ["describe", "learner_memory", "runner_memory"]
@@ -126,12 +127,18 @@ def learner_memory(config: ESPOConfig, mdp: TokenMDP) -> tuple[dict[str, int], d
         prompt=mdp.task.max_prompt_tokens,
         accumulates=sequences < minibatch,
         num_shards=config.num_learners if sharded else 1,
+        lora=config.lora_settings,
     )
-    held = {f"update: {what}, float32": size for what, size in peak.held.items()}
+    held = {f"update: {what}" + ("" if "frozen" in what else ", float32"): size for what, size in peak.held.items()}
     if config.num_learners > 1 and not sharded:
         held["update: DDP's buckets, float32"] = peak.held["gradients"]
     passing = {f"update: activations, {sequences} sequences x {mdp.max_length} tokens": peak.passing}
-    if config.num_env_runners and not config.num_gpus_per_learner and dtype != torch.float32 and not sharded:
+    if config.num_gpus_per_learner:
+        return held, passing
+    if config.lora is not None:
+        frozen = next(size for what, size in peak.held.items() if "frozen" in what)
+        passing[f"weights to send: a piece, merged, {config.dtype}"] = min(PIECE_BYTES, frozen)
+    elif config.num_env_runners and dtype != torch.float32 and not sharded:
         passing[f"weights to send, {config.dtype}"] = peak.held["weights"] // torch.float32.itemsize * dtype.itemsize
     return held, passing
 

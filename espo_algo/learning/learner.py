@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,8 +31,9 @@ from espo_algo.learning.across import AcrossLearners
 from espo_algo.learning.advantages import get_advantage_estimator
 from espo_algo.learning.batching import MicroBatches, Minibatch, SequenceBatch, TrainingBatch, by_prompt, pack
 from espo_algo.learning.credit import Credit, Responses, assign_credit, audit_weight
+from espo_algo.learning.lora import LanguageModelWithLoRA
 from espo_algo.learning.losses import clipped_policy_loss, clipped_value_loss, kl_estimate, truncated_importance_weights
-from espo_algo.learning.optimizers import clipped_step, critic_parameters, weight_scales
+from espo_algo.learning.optimizers import clipped_step, weight_scales
 from espo_algo.learning.rl_module import LanguageModelRLModule
 from espo_algo.learning.sharding import (
     dealt_optimizer_state,
@@ -42,7 +43,7 @@ from espo_algo.learning.sharding import (
 )
 from espo_algo.learning.shared_prompts import SharedPromptBatch, arrange, check_shared_prompts
 from espo_algo.learning.update_metrics import UpdateSums, measure_before
-from espo_algo.weight_sync.packing import pack_state, pieces_of
+from espo_algo.weight_sync.packing import Weight, pack_tensors, pieces_of
 
 __all__ = ["ESPOLearner"]
 
@@ -106,8 +107,8 @@ class ESPOLearner(PPOTorchLearner):
         """AdamW for the policy at ``lr`` and for the critic at ``critic_lr``, each with its own gradient clipping."""
         model = self.module[module_id].unwrapped().model
         for name, parameters, lr in (
-            ("policy", [*model.policy.parameters()], config.lr),
-            ("critic", critic_parameters(model), config.critic_lr),
+            ("policy", model.policy_parameters(), config.lr),
+            ("critic", model.critic_parameters(), config.critic_lr),
         ):
             self.register_optimizer(
                 module_id=module_id,
@@ -135,6 +136,7 @@ class ESPOLearner(PPOTorchLearner):
         """
         episodes: list[TokenEpisode] = training_data.episodes
         self._pretraining = self.pretrains_critic
+        self._seed_dropout()
         columns = self._columns(episodes)
         per_epoch = num_total_minibatches // num_epochs or -(-len(episodes) // (minibatch_size or len(episodes)))
         for epoch in range(num_epochs):
@@ -147,6 +149,13 @@ class ESPOLearner(PPOTorchLearner):
             for chosen in np.array_split(order, per_epoch):
                 batches = [batch for _, batch in self._pack(episodes, columns, chosen)]
                 yield Minibatch({DEFAULT_MODULE_ID: MicroBatches(batches)})
+
+    def _seed_dropout(self) -> None:
+        """So that a restored run goes on alike; nothing else in a learner asks torch for random numbers."""
+        if self.config.lora is not None:
+            rank = torch.distributed.get_rank() if self.config.num_learners > 1 else 0
+            seed = np.random.SeedSequence((self.config.seed or 0, self._weights_seq_no, rank))
+            torch.manual_seed(int(seed.generate_state(1)[0]))
 
     def _shuffled(self, episodes: list[TokenEpisode], rng: np.random.Generator) -> np.ndarray:
         """The responses in a random order; prompt by prompt where those to a prompt share its computation."""
@@ -163,8 +172,9 @@ class ESPOLearner(PPOTorchLearner):
         last_values = np.zeros(len(episodes), np.float32)
         packed = self._pack(episodes, {}, np.arange(len(episodes)))
         missing = self._passes_missing(len(packed))
+        score = self.language_module.forward_train_as_engines
         for group, batch in packed:
-            out = self.language_module.forward_train(batch)
+            out = score(batch)
             ends = np.cumsum([len(episodes[i]) for i in group])[:-1]
             scored = zip(
                 group,
@@ -176,7 +186,7 @@ class ESPOLearner(PPOTorchLearner):
             for i, value, logprob, last_value in scored:
                 values[i], logprobs[i], last_values[i] = value, logprob, last_value
         for _ in range(missing):
-            self.language_module.forward_train(packed[-1][1])
+            score(packed[-1][1])
         credit = self._credit(Responses.from_episodes(episodes, values, last_values))
         measured, ratio = measure_before(
             self._across, values, credit.targets, credit.outcome_weights, logprobs, [e.logprobs for e in episodes]
@@ -339,22 +349,35 @@ class ESPOLearner(PPOTorchLearner):
     # --- state --------------------------------------------------------------------------------------------------
 
     def pieces(self) -> list[list[str]]:
-        """The names of the module's weights in pieces, for :meth:`piece`; the same on every learner."""
-        return pieces_of(self.language_module)
+        """The names of a runner's weights in pieces, for :meth:`piece`; the same on every learner."""
+        return pieces_of(self.language_module.plain_tensors())
 
     def piece(self, names: list[str], dtype: torch.dtype | None = None) -> dict[str, np.ndarray] | None:
-        """Some of the weights; None on every learner but the first.
+        """Some of a runner's weights, merged with adapters; None on every learner but the first.
 
         Every learner is asked: weights that are spread over the learners can only be gathered by all of them together.
 
         Args:
             names: One of :meth:`pieces`.
-            dtype: As for :func:`~espo_algo.weight_sync.packing.pack_state`.
+            dtype: As for :func:`~espo_algo.weight_sync.packing.pack_tensors`.
         """
+        return self._packed(self.language_module.plain_tensors, dtype, names)
+
+    def adapter(self) -> dict[str, np.ndarray] | None:
+        """The policy's adapter by the names of peft's files; None without one, and as :meth:`piece`."""
+        model = self.language_module.model
+        return self._packed(model.peft_weights) if isinstance(model, LanguageModelWithLoRA) else None
+
+    def _packed(
+        self,
+        tensors: Callable[[], Mapping[str, Weight]],
+        dtype: torch.dtype | None = None,
+        names: list[str] | None = None,
+    ) -> dict[str, np.ndarray] | None:
         if not self.sharded and not self.speaks:
             return None
         keep_only_shards(self.language_module)
-        packed = pack_state(self.language_module, dtype, names)
+        packed = pack_tensors(tensors(), dtype, names)
         return packed if self.speaks else None
 
     def pieces_to_send(self) -> Iterator[dict[str, np.ndarray]]:
@@ -374,9 +397,11 @@ class ESPOLearner(PPOTorchLearner):
         """
         if not self.sharded:
             return
-        weights: dict[str, np.ndarray] = {}
-        for names in self.pieces():
-            weights |= self.piece(names, self.language_module.dtype if inference_only else None) or {}
+        module = self.language_module
+        tensors, dtype = (module.plain_tensors, module.dtype) if inference_only else (module.own_tensors, None)
+        weights = {} if inference_only else module.base_fingerprint()
+        for names in pieces_of(tensors()):
+            weights |= self._packed(tensors, dtype, names) or {}
         self._gathered = {COMPONENT_RL_MODULE: {DEFAULT_MODULE_ID: weights}}
         if optimizer:
             self._gathered[COMPONENT_OPTIMIZER] = {

@@ -1,6 +1,7 @@
 """A causal language model with a critic.
 
 - :class:`LanguageModelWithCritic`: any Hugging Face causal LM, a value head, and where wanted a critic trunk.
+- :func:`load_language_model`: the causal LM alone.
 - :func:`check_keys_and_values`: whether keys and values are all that a model keeps of a text.
 - :func:`cached_bytes`: what these take.
 
@@ -11,6 +12,8 @@ Engines and the learner both run this module. Logits are computed only of the hi
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, Pretrai
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from espo_algo.schema import CriticKind
+from espo_algo.weight_sync.packing import Weight
 
-__all__ = ["LanguageModelWithCritic", "cached_bytes", "check_keys_and_values"]
+__all__ = ["LanguageModelWithCritic", "cached_bytes", "check_keys_and_values", "load_language_model"]
 
 
 class LanguageModelWithCritic(nn.Module):
@@ -74,12 +78,7 @@ class LanguageModelWithCritic(nn.Module):
             vocab_size: As for the class.
             weights: False for the architecture with fresh weights, in processes that are sent theirs.
         """
-        config = _without_dropout(AutoConfig.from_pretrained(folder))
-        if weights:
-            policy = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype)
-        else:
-            policy = AutoModelForCausalLM.from_config(config, dtype=dtype)
-        return cls(policy, critic, vocab_size)
+        return cls(load_language_model(folder, dtype, weights), critic, vocab_size)
 
     @property
     def config(self) -> PretrainedConfig:
@@ -90,6 +89,29 @@ class LanguageModelWithCritic(nn.Module):
     def trunk(self) -> PreTrainedModel:
         """The policy without its output projection."""
         return self.policy.base_model
+
+    def policy_parameters(self) -> list[nn.Parameter]:
+        """What the policy's optimiser trains."""
+        return [*self.policy.parameters()]
+
+    def critic_parameters(self) -> list[nn.Parameter]:
+        """What the critic's optimiser trains: the value head, and the critic's trunk where it has one of its own."""
+        trunk = [] if self.critic_trunk is None else [*self.critic_trunk.parameters()]
+        return [*self.value_head.parameters(), *trunk]
+
+    def plain_weights(self) -> Mapping[str, Weight]:
+        """The weights by the names that this class gives them, a tied one once: what engines are sent."""
+        return dict(self.named_parameters())
+
+    def checkpoint_gradients(self) -> None:
+        """Has activations computed again in the backward pass, instead of kept."""
+        for trunk in (self.trunk, self.critic_trunk):
+            if trunk is not None:
+                trunk.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def without_dropout(self) -> AbstractContextManager[None]:
+        """Computes what engines compute, while it is entered: so it does always here."""
+        return nullcontext()
 
     def project(self, hidden: Tensor) -> Tensor:
         """Logits, float32.
@@ -178,6 +200,22 @@ class LanguageModelWithCritic(nn.Module):
                 f"expected an architecture whose logits are the projected last hidden state, got "
                 f"{type(self.policy).__name__}, whose logits differ by {float((expected - got).abs().max()):.3g}"
             )
+
+
+def load_language_model(
+    folder: str | Path, dtype: torch.dtype = torch.float32, weights: bool = True
+) -> PreTrainedModel:
+    """A causal language model without dropout.
+
+    Args:
+        folder: Hugging Face folder or hub name.
+        dtype: Of its weights.
+        weights: False for the architecture with fresh weights.
+    """
+    config = _without_dropout(AutoConfig.from_pretrained(folder))
+    if weights:
+        return AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype)
+    return AutoModelForCausalLM.from_config(config, dtype=dtype)
 
 
 def check_keys_and_values(config: PretrainedConfig, max_length: int) -> None:

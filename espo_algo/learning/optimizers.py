@@ -1,6 +1,5 @@
 """The optimisers' steps.
 
-- :func:`critic_parameters`: what the critic's optimiser trains; the policy's trains the language model.
 - :func:`weight_scales`: how much the weights of audited stops raise the norm of a gradient.
 - :func:`clipped_step`: clips each optimiser's gradient by itself and steps.
 """
@@ -12,21 +11,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from espo_algo.learning.across import AcrossLearners
 from espo_algo.learning.batching import TrainingBatch
-from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.weight_sync.packing import whole
 
-__all__ = ["clipped_step", "critic_parameters", "weight_scales"]
-
-
-def critic_parameters(model: LanguageModelWithCritic) -> list[Parameter]:
-    """The value head, and the critic's trunk where it has one of its own."""
-    trunk = [] if model.critic_trunk is None else [*model.critic_trunk.parameters()]
-    return [*model.value_head.parameters(), *trunk]
+__all__ = ["clipped_step", "weight_scales"]
 
 
 def weight_scales(across: AcrossLearners, batches: Sequence[TrainingBatch]) -> dict[str, float]:

@@ -16,11 +16,13 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
+from torch.nn import Parameter
 from torch.utils.checkpoint import checkpoint
 
 from espo_algo.learning.batching import TrainingBatch
-from espo_algo.learning.model import LanguageModelWithCritic
-from espo_algo.weight_sync.packing import pack_state, unpack_state
+from espo_algo.learning.lora import LanguageModelWithLoRA
+from espo_algo.learning.model import LanguageModelWithCritic, load_language_model
+from espo_algo.weight_sync.packing import Weight, pack_tensors, tensors_of, unpack_state
 from espo_env.early_stopping import AuditedResponse, EarlyStoppingState, FalsePositiveController
 
 __all__ = ["LanguageModelRLModule", "state_numbers", "with_numbers"]
@@ -28,17 +30,23 @@ __all__ = ["LanguageModelRLModule", "state_numbers", "with_numbers"]
 _CHUNK = 1024
 """Response tokens whose logits exist at the same time: at most this many rows of [V]."""
 
+_BASE = "base_sha256"
+"""In a state of adapters: which model they belong to."""
+
 
 class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
     """Wraps :class:`LanguageModelWithCritic` for RLlib.
 
     ``model_config`` keys: ``model`` (folder or hub name), ``critic``, ``dtype``, ``gradient_checkpointing``,
-    ``sharding``, ``temperature``, and ``early_stopping``, the
-    :class:`~espo_env.early_stopping.EarlyStoppingState` to start from.
+    ``sharding``, ``lora`` (:class:`~espo_algo.learning.lora.LoRASettings` or None) with its ``seed``, ``temperature``,
+    and ``early_stopping``, the :class:`~espo_env.early_stopping.EarlyStoppingState` to start from.
 
-    A learner's module loads the weights and keeps them in float32, computing in ``dtype``. A runner's module
-    (``inference_only``) has the architecture in ``dtype`` and is sent its weights.
+    A learner's module loads the weights and keeps them in float32, computing in ``dtype``; with adapters they are
+    frozen and kept in ``dtype``. A runner's module (``inference_only``) has the architecture in ``dtype`` and is sent
+    its weights, the same ones whether there are adapters or not.
     """
+
+    model: LanguageModelWithCritic
 
     def setup(self) -> None:
         """Builds the model; RLlib calls it once."""
@@ -47,16 +55,16 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
         # Sharded weights are cast where they are gathered.
         self.autocast = self.dtype != torch.float32 and config["sharding"] is None
         self.temperature = float(config["temperature"])
-        name, critic, vocab_size = config["model"], config["critic"], int(self.action_space.n)
-        self.model = LanguageModelWithCritic.from_pretrained(
-            name,
-            critic,
-            dtype=self.dtype if self.inference_only else torch.float32,
-            vocab_size=vocab_size,
-            weights=not self.inference_only,
-        )
+        critic, vocab_size, lora = config["critic"], int(self.action_space.n), config["lora"]
+        frozen = self.inference_only or lora is not None
+        dtype = self.dtype if frozen else torch.float32
+        policy = load_language_model(config["model"], dtype, weights=not self.inference_only)
+        if lora is None or self.inference_only:
+            self.model = LanguageModelWithCritic(policy, critic, vocab_size)
+        else:
+            self.model = LanguageModelWithLoRA(policy, critic, vocab_size, settings=lora, seed=config["seed"])
         if config["gradient_checkpointing"] and not self.inference_only:
-            self.checkpoint_gradients()
+            self.model.checkpoint_gradients()
         self._constants: EarlyStoppingState = config["early_stopping"]
         # float64, so that a checkpoint gives back exactly what was computed.
         for name, number in state_numbers(self._constants).items():
@@ -65,12 +73,6 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
             # A row for each response remembered; NaN where there is none yet. 24 bytes each on the way to a runner.
             empty = torch.full((budget.window, len(AuditedResponse._fields)), torch.nan, dtype=torch.float64)
             self.register_buffer("regret_audited", empty)
-
-    def checkpoint_gradients(self) -> None:
-        """Has activations computed again in the backward pass, instead of kept."""
-        for trunk in (self.model.trunk, self.model.critic_trunk):
-            if trunk is not None:
-                trunk.gradient_checkpointing_enable({"use_reentrant": False})
 
     @property
     def early_stopping(self) -> EarlyStoppingState:
@@ -90,6 +92,11 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
         if isinstance(state.tolerance, FalsePositiveController):
             rows = torch.tensor(state.tolerance.audited, dtype=torch.float64).reshape(-1, len(AuditedResponse._fields))
             self.regret_audited.fill_(torch.nan)[: len(rows)] = rows
+
+    def forward_train_as_engines(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """RLlib's ``forward_train`` without an adapter's dropout, which no engine has."""
+        with self.model.without_dropout():
+            return self.forward_train(batch)
 
     def _forward_train(self, batch: TrainingBatch, **kwargs: Any) -> dict[str, Tensor]:
         """What the losses need of whole sequences, for response tokens only; no [T, V] is ever kept.
@@ -170,26 +177,55 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
         inference_only: bool = False,
         **kwargs: Any,
     ) -> dict[str, np.ndarray]:
-        """Weights and state of early stopping as numpy arrays, each tied tensor once.
+        """Weights and state of early stopping as numpy arrays, each tied tensor once; of adapters these alone.
 
         Args:
             components: Not used; RLlib's signature.
             not_components: Not used; RLlib's signature.
             inference_only: For a runner, which takes them over before anything changes: in the dtype that it computes
-                in, and as views where the tensors are on the CPU. Else they are copies.
+                in, merged with adapters, and as views where the tensors are on the CPU. Else they are copies.
             kwargs: Not used; RLlib's signature.
         """
         if inference_only:
-            return pack_state(self, self.dtype)
-        return {name: array.copy() for name, array in pack_state(self).items()}
+            return pack_tensors(self.plain_tensors(), self.dtype)
+        return {
+            name: array.copy() for name, array in pack_tensors(self.own_tensors()).items()
+        } | self.base_fingerprint()
+
+    def plain_tensors(self) -> dict[str, Weight]:
+        """What a runner is sent: weights of a model without adapters, and the state of early stopping."""
+        weights = {f"model.{name}": weight for name, weight in self.model.plain_weights().items()}
+        buffers = {name: tensor for name, tensor in tensors_of(self).items() if not isinstance(tensor, Parameter)}
+        return weights | buffers
+
+    def own_tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds: what is trained, and the state of early stopping."""
+        return {
+            name: tensor
+            for name, tensor in tensors_of(self).items()
+            if tensor.requires_grad or not isinstance(tensor, Parameter)
+        }
+
+    def base_fingerprint(self) -> dict[str, np.ndarray]:
+        """Which frozen model a checkpoint's adapters belong to; empty without adapters."""
+        if not isinstance(self.model, LanguageModelWithLoRA):
+            return {}
+        return {_BASE: np.frombuffer(self.model.fingerprint, np.uint8)}
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
         """Takes weights and state of early stopping.
 
         Raises:
-            ValueError: If a name is missing or unknown.
+            ValueError: If a name is missing or unknown, or if adapters come that belong to another model.
         """
-        unpack_state(self, state)
+        own = self.base_fingerprint()
+        if own and _BASE in state and bytes(state[_BASE]) != bytes(own[_BASE]):
+            raise ValueError(
+                f"expected adapters of the weights of {self.model_config['model']!r} in {self.model_config['dtype']} "
+                f"(SHA-256 {bytes(own[_BASE]).hex()[:12]}...), got some of others "
+                f"({bytes(state[_BASE]).hex()[:12]}...): a checkpoint with LoRA needs the model that it was trained on"
+            )
+        unpack_state(self.own_tensors(), {name: array for name, array in state.items() if name not in own})
 
 
 def state_numbers(state: EarlyStoppingState) -> dict[str, float]:

@@ -29,6 +29,7 @@ from espo_algo.schema.types import (
     Free,
     Keys,
     Limit,
+    LoRA,
     Natural,
     NotNegative,
     Positive,
@@ -76,6 +77,14 @@ class LanguageModel(TypedDict, total=False):
     dtype: Dtype
     gradient_checkpointing: Truth
     sharding: Sharding | None
+    lora: (
+        Annotated[
+            LoRA,
+            "r (a whole number >= 1), and where wanted alpha (a number > 0), target_modules ('all-linear' or names of "
+            "linear layers), dropout (a number in [0, 1))",
+        ]
+        | None
+    )
 
 
 class Generation(TypedDict, total=False):

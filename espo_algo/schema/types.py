@@ -5,11 +5,12 @@ A text beside a type says in words what it takes; the others are put into words 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Required
 
 import numpy as np
-from annotated_types import Ge, Gt, Le, MinLen
-from pydantic import AfterValidator, AllowInfNan, BeforeValidator, Strict
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import AfterValidator, AllowInfNan, BeforeValidator, ConfigDict, Strict
+from typing_extensions import TypedDict  # before Python 3.12 pydantic takes no other
 
 CriticKind = Literal["shared", "separate"]
 """``"shared"``: a value head on the policy's trunk. ``"separate"``: a trunk of its own."""
@@ -17,6 +18,8 @@ Dtype = Literal["float32", "bfloat16"]
 """What engines keep their weights in and the learner computes in."""
 Sharding = Literal["fsdp"]
 """How several learners share the weights out among themselves: PyTorch's FSDP2."""
+Targets = Literal["all-linear"]
+"""Layers that get adapters: every linear one of the trunk."""
 EvaluationStops = Literal["off", "mark", "stop"]
 """What a firing of the detector does: nothing; a mark, which measures false positives; a stop."""
 
@@ -58,6 +61,19 @@ Schedule = Annotated[
     AfterValidator(_rising),
     "a schedule [[0, value], [step, value], ...] with rising steps",
 ]
+
+
+class LoRA(TypedDict, total=False):
+    """Adapters, as :class:`~espo_algo.learning.lora.LoRASettings`."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    r: Required[Count]
+    alpha: Positive
+    target_modules: Targets | Annotated[list[Text], MinLen(1)]
+    dropout: Annotated[Float, Ge(0), Lt(1)]
+
+
 Keys = Annotated[dict[str, Any], "keys and values"]
 Free = Annotated[Any, "anything"]
 """Only Python can give it: a class or a function."""

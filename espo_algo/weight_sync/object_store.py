@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import ray
@@ -34,20 +35,20 @@ def broadcast_weights(learner_group: LearnerGroup, env_runner_group: EnvRunnerGr
     Raises:
         TrainingError: If a learner did not answer in time, naming it.
     """
-    learner_group_is_local = learner_group.is_local
+    # From a local learner to a local runner one by one, each made when it is asked for: with LoRA they are copies.
+    by_hand = learner_group.is_local and not env_runner_group.num_remote_workers()
 
-    def collect(learner: Any) -> tuple[list[Any], int]:
-        put = (lambda piece: piece) if learner_group_is_local else ray.put
-        return [put(piece) for piece in learner.pieces_to_send()], learner._weights_seq_no
+    def collect(learner: Any) -> tuple[Iterable[Any], int]:
+        pieces = learner.pieces_to_send()
+        return pieces if by_hand else [ray.put(piece) for piece in pieces], learner._weights_seq_no
 
     (pieces, version), *_ = ask_learners(learner_group, collect, timeout)
     if env_runner_group.num_remote_workers():
-        references = [ray.put(piece) for piece in pieces] if learner_group_is_local else pieces
 
         def receive(runner: Any) -> None:
-            runner.take_weights(map(ray.get, references), version)
+            runner.take_weights(map(ray.get, pieces), version)
 
         ask_runners(env_runner_group, receive, timeout)
     if (local := env_runner_group.local_env_runner) is not None:
-        local.take_weights(pieces if learner_group_is_local else map(ray.get, pieces), version)
+        local.take_weights(pieces if by_hand else map(ray.get, pieces), version)
     return version

@@ -29,9 +29,9 @@ from torch import Tensor
 
 from espo_algo.errors import TrainingError
 from espo_algo.learning.sharding import keep_only_shards
-from espo_algo.rollout.vllm.engine import engine_weights
+from espo_algo.rollout.vllm.engine import engine_names
 from espo_algo.weight_sync.calls import ask_learners, ask_runners, replace_runners
-from espo_algo.weight_sync.packing import whole
+from espo_algo.weight_sync.packing import Weight, gathered
 from espo_env.early_stopping import EarlyStoppingState
 
 if TYPE_CHECKING:
@@ -354,14 +354,17 @@ class WeightPass:
 
     def shapes(self) -> list[tuple[str, torch.dtype, torch.Size]]:
         """What a pass gives, without gathering."""
-        return [(name, self._dtype(name, p), p.shape) for name, p in engine_weights(self._module.model).items()]
+        return [(name, self._dtype(name, weight), weight.shape) for name, weight in self._weights().items()]
 
     def _gathered(self) -> Iterator[tuple[str, Tensor]]:
-        for name, parameter in engine_weights(self._module.model).items():
-            yield name, whole(parameter.to(self._dtype(name, parameter)))
+        for name, weight in self._weights().items():
+            yield name, gathered(weight, self._dtype(name, weight))
 
-    def _dtype(self, name: str, parameter: Tensor) -> torch.dtype:
-        return parameter.dtype if name.startswith("value_head") else self._module.dtype
+    def _weights(self) -> dict[str, Weight]:
+        return engine_names(self._module.model.plain_weights())
+
+    def _dtype(self, name: str, weight: Weight) -> torch.dtype:
+        return weight.dtype if name.startswith("value_head") else self._module.dtype
 
 
 def _source(weights: WeightPass) -> Any:

@@ -25,10 +25,12 @@ from espo_algo.local_ray import start_ray
 SUPPORT = str(Path(__file__).parents[1] / "support")
 SIZES = ((256, 8, 8_192), (512, 8, 32_000), (768, 10, 49_152))
 """Hidden size, layers, vocabulary."""
+LORA = {"r": 16}
+"""Of a last run, with the largest size."""
 HORIZON, RESPONSES = 128, 8
 
 
-def make_config(folder: Path, hidden: int, layers: int, vocabulary: int) -> ESPOConfig:
+def make_config(folder: Path, hidden: int, layers: int, vocabulary: int, lora: dict[str, int] | None) -> ESPOConfig:
     """A runner and a learner in processes of their own; nearly all responses run on to the horizon."""
     task = CoinTask(further_symbols=2000)
     sizes = {"hidden_size": hidden, "intermediate_size": 4 * hidden, "num_hidden_layers": layers}
@@ -40,7 +42,7 @@ def make_config(folder: Path, hidden: int, layers: int, vocabulary: int) -> ESPO
         .environment("espo_env/TokenGeneration-v0", env_config={"task": "coin_task:CoinTask", "further_symbols": 2000})
         .env_runners(num_env_runners=1, num_envs_per_env_runner=RESPONSES)
         .learners(num_learners=1)
-        .language_model(model=model, critic="separate")
+        .language_model(model=model, critic="separate", lora=lora)
         .generation(max_new_tokens=HORIZON)
         .training(train_batch_size_per_learner=RESPONSES, minibatch_size=RESPONSES, num_epochs=1)
         .early_stopping(rule="never")
@@ -83,9 +85,9 @@ def main() -> None:
     start_ray(num_cpus=4, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": environment})
     rows = []
     with tempfile.TemporaryDirectory() as name:
-        libraries = peaks(make_config(Path(name) / "none", 16, 1, 2_100))
-        for size in SIZES:
-            config = make_config(Path(name) / str(size), *size)
+        libraries = peaks(make_config(Path(name) / "none", 16, 1, 2_100, LORA))
+        for size, lora in [*((size, None) for size in SIZES), (SIZES[-1], LORA)]:
+            config = make_config(Path(name) / f"{size}{lora}", *size, lora)
             mdp = config.check_task()
             expected = runner_memory(config, mdp), learner_memory(config, mdp)
             for process, base, (held, passing), got in zip(
@@ -93,7 +95,8 @@ def main() -> None:
             ):
                 said = base + sum(held.values()) + max(passing.values())
                 shown = [f"{number / 1e9:.2f}" for number in (base, said, got)]
-                rows.append(["{} x {}, {} tokens".format(*size), process, *shown, f"{said / got:.2f}"])
+                model = "{} x {}, {} tokens".format(*size) + (", LoRA" if lora else "")
+                rows.append([model, process, *shown, f"{said / got:.2f}"])
                 print(rows[-1], flush=True)
     print(format_table(["model", "process", "libraries, GB", "dry run, GB", "measured, GB", "ratio"], rows))
 

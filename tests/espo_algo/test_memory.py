@@ -7,6 +7,7 @@ import torch
 from tiny_models import tiny_qwen2
 from transformers import AutoModelForCausalLM
 
+from espo_algo.learning.lora import LoRASettings
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.memory import PeakMemory, decode_peak, update_peak
 
@@ -51,6 +52,25 @@ def test_an_update_holds_weights_gradients_and_moments(critic):
     peak = update_peak(CONFIG, **UPDATE | {"critic": critic})
     assert peak.held == {"weights": weights, "gradients": weights, "AdamW's two moments": 2 * weights}
     assert peak.total == 4 * weights + peak.passing
+
+
+def test_of_adapters_these_alone_have_gradients_and_moments():
+    """Two of them on one frozen model: in all four projections of attention and the three of the MLP."""
+    lora = LoRASettings(r=4)
+    peak = update_peak(CONFIG, **UPDATE | {"dtype": torch.bfloat16, "lora": lora})
+    head = 32 // 4
+    attention = (32 + 4 * head) + 2 * (32 + 2 * head) + (4 * head + 32)  # inputs and outputs of q, k and v, o
+    adapter = 3 * 4 * (attention + 3 * (32 + 64))  # layers, rank
+    weights = 4 * (2 * adapter + 33)  # the value head, too
+    assert peak.held == {
+        "frozen weights, bfloat16": 2 * (num_parameters("shared") - 33),
+        "weights": weights,
+        "gradients": weights,
+        "AdamW's two moments": 2 * weights,
+    }
+    assert peak.total < update_peak(CONFIG, **UPDATE | {"dtype": torch.bfloat16}).total
+    sharded = update_peak(CONFIG, **UPDATE | {"dtype": torch.bfloat16, "lora": lora, "num_shards": 2})
+    assert [*sharded.held.values()] == [-(-size // 2) for size in peak.held.values()]
 
 
 def test_what_passes_grows_with_the_sequences_and_less_where_it_is_computed_again():

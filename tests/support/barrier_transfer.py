@@ -73,6 +73,13 @@ class GatheringSender:
         self.hung_up = True
 
 
+class Layers(torch.nn.Sequential):
+    """Layers whose weights are what a runner is sent."""
+
+    def plain_weights(self) -> dict[str, torch.Tensor]:
+        return dict(self.named_parameters())
+
+
 class ShardedModule(torch.nn.Module):
     """Two linear layers of ones, each sharded by itself."""
 
@@ -80,7 +87,7 @@ class ShardedModule(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 3))
+        self.model = Layers(torch.nn.Linear(3, 5), torch.nn.Linear(5, 3))
         for layer in self.model:
             for parameter in layer.parameters():
                 torch.nn.init.ones_(parameter)

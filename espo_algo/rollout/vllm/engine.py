@@ -1,7 +1,7 @@
 """The vLLM engine: continuous batching on GPUs and, the same code, on a CPU.
 
 - :class:`VLLMEngine`: the engine protocol on vLLM's step loop.
-- :func:`engine_weights`: a model's weights by the names that vLLM knows.
+- :func:`engine_weights`: a model's weights by the names that vLLM knows; :func:`engine_names`: these names.
 
 vLLM schedules, runs the model and keeps its cache; tokens are drawn and judged by the embedded engine's code, see
 :mod:`espo_algo.rollout.vllm.worker`. So the same weights and seeds give the same responses as there, up to rounding.
@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shutil import disk_usage
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -27,10 +27,12 @@ from espo_algo.rollout.vllm.start import start_vllm
 from espo_env.early_stopping import DetectorState, stop_reason
 from espo_env.types import TRACE_COLUMNS, StopReason
 
-__all__ = ["VLLMEngine", "engine_weights"]
+__all__ = ["VLLMEngine", "engine_names", "engine_weights"]
 
 _SHARED_MEMORY = "/dev/shm"
 _FILE_HEADER = 1 << 20  # names and shapes, generously
+
+AnyWeight = TypeVar("AnyWeight")
 
 
 class VLLMEngine:
@@ -266,4 +268,9 @@ def _shared_memory(weights: Mapping[str, Tensor]) -> str | None:
 
 def engine_weights(model: LanguageModelWithCritic) -> dict[str, Tensor]:
     """All weights by the names that vLLM's model has for them in a checkpoint; views, a tied one once."""
-    return {name.removeprefix("policy."): parameter.detach() for name, parameter in model.named_parameters()}
+    return {name: parameter.detach() for name, parameter in engine_names(dict(model.named_parameters())).items()}
+
+
+def engine_names(weights: Mapping[str, AnyWeight]) -> dict[str, AnyWeight]:
+    """Weights of a :class:`LanguageModelWithCritic` by the names that vLLM's model has for them in a checkpoint."""
+    return {name.removeprefix("policy."): weight for name, weight in weights.items()}

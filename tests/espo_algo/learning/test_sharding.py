@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from espo_algo import ESPOConfig, TokenEpisode
 from espo_algo.learning.batching import WholeEpisodeTrainingData
 from espo_algo.learning.learner import ESPOLearner
-from espo_algo.weight_sync.packing import pieces_of
+from espo_algo.weight_sync.packing import pieces_of, tensors_of
 from espo_env.types import StopReason
 
 UPDATES = 5
@@ -70,7 +70,7 @@ def run_sharded(rank: int, config: ESPOConfig, start: dict[str, Any], updates: i
     learner.set_state(start)
     parameters = dict(learner.language_module.named_parameters())
     assert all(isinstance(parameter, DTensor) for parameter in parameters.values())
-    held = sum(parameter.to_local().numel() for parameter in parameters.values())
+    held = sum(parameter.to_local().nbytes for parameter in parameters.values())
     missing = []
     count = learner._passes_missing
     learner._passes_missing = lambda passes: missing.append(count(passes)) or missing[-1]
@@ -78,7 +78,8 @@ def run_sharded(rank: int, config: ESPOConfig, start: dict[str, Any], updates: i
     assert sum(learner._across.sums(*missing)) > 0  # some learner has had less to do
     gradients = {}
     for name, parameter in learner.language_module.named_parameters():
-        gradients[name] = parameter.grad.full_tensor().numpy()
+        if parameter.requires_grad:
+            gradients[name] = parameter.grad.full_tensor().numpy()
     learner.gather(optimizer=True)
     return metrics, gradients, learner.get_state() if rank == 0 else None, held
 
@@ -87,8 +88,8 @@ def run_alone(config: ESPOConfig, start: dict[str, Any]) -> tuple[Any, ...]:
     learner = build_learner(config)
     learner.set_state(start)
     metrics = train(learner, 0, 1)
-    gradients = {name: p.grad.numpy() for name, p in learner.language_module.named_parameters()}
-    return metrics, gradients, learner.get_state(), sum(p.numel() for p in learner.language_module.parameters())
+    gradients = {n: p.grad.numpy() for n, p in learner.language_module.named_parameters() if p.requires_grad}
+    return metrics, gradients, learner.get_state(), sum(p.nbytes for p in learner.language_module.parameters())
 
 
 def settings(config: ESPOConfig, num_learners: int, **language_model: Any) -> ESPOConfig:
@@ -118,6 +119,8 @@ def settings(config: ESPOConfig, num_learners: int, **language_model: Any) -> ES
         (2, {"critic": "shared"}),
         (2, {"critic": "separate", "gradient_checkpointing": True}),
         (3, {"critic": "separate"}),
+        # Low rank: many parameters are frozen, and each block runs twice before its gradients come.
+        (2, {"critic": "separate", "gradient_checkpointing": True, "lora": {"r": 2}}),
     ],
 )
 def test_sharded_learners_learn_what_one_learner_learns(config, num_learners, language_model):
@@ -206,7 +209,7 @@ def die_in_the_middle(rank: int, config: ESPOConfig) -> tuple[int, float]:
     if rank == 0:  # RLlib asks this one alone
         with pytest.raises(RuntimeError, match=r"expected gather\(\) on every learner before one is asked"):
             learner.get_state()
-    pieces = pieces_of(learner.language_module, most_bytes=4000)
+    pieces = pieces_of(tensors_of(learner.language_module), most_bytes=4000)
     assert len(pieces) > 10
     start, got = time.monotonic(), 0
     with contextlib.suppress(RuntimeError):

@@ -11,7 +11,7 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from espo_algo import ESPOConfig
 from espo_algo.rollout.plans import ResponsePlan
 from espo_algo.weight_sync.object_store import broadcast_weights
-from espo_algo.weight_sync.packing import pack_state
+from espo_algo.weight_sync.packing import pack_tensors, tensors_of
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -26,8 +26,8 @@ def test_a_broadcast_reaches_the_local_runner_with_weights_and_state(config: ESP
     assert broadcast_weights(group, runners, timeout=5) == 4
     assert runner.module.model.value_head.bias.item() == 0.25
     assert runner.module.early_stopping.tolerance.beta == 3.5
-    expected = pack_state(build_learner(config).language_module)
-    for name, array in pack_state(runner.module).items():
+    expected = pack_tensors(tensors_of(build_learner(config).language_module))
+    for name, array in pack_tensors(tensors_of(runner.module)).items():
         if not name.startswith(("regret_", "model.value_head")):
             np.testing.assert_array_equal(array, expected[name])
     episodes = runner.sample(plans=[ResponsePlan(0, 1), ResponsePlan(1, 2)])

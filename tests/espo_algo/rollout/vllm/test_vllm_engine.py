@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import gc
 import importlib
 import os
@@ -31,6 +32,7 @@ from flat import engine_settings
 from installed import is_installed, needs_vllm
 from transformers import AutoModelForCausalLM, GPT2Config
 
+from espo_algo.learning.lora import LanguageModelWithLoRA, LoRASettings
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.rollout.embedded.engine import TorchEngine
 from espo_algo.rollout.engine import GenerationRequest, SamplingSettings
@@ -39,6 +41,7 @@ from espo_algo.rollout.plans import ResponsePlan
 from espo_algo.rollout.vllm import engine as engine_module
 from espo_algo.rollout.vllm.engine import VLLMEngine
 from espo_algo.rollout.vllm.support import check_vllm
+from espo_algo.weight_sync.packing import pack_tensors, unpack_pieces
 from espo_env.early_stopping import DetectorState, RegretStatistics
 from espo_env.types import TRACE_COLUMNS, StopReason
 
@@ -146,6 +149,27 @@ def test_after_three_weight_syncs_the_signals_are_the_new_weights(engine, model)
     assert {episode.weights_version for episode in episodes} == {3}
     assert [e.response_tokens.tolist() for e in episodes] != [e.response_tokens.tolist() for e in before]
     model.load_state_dict(kept)
+
+
+@needs_vllm
+def test_what_is_sent_of_adapters_is_what_the_learner_computes_with_them(engine, model):
+    """Merged on the way: base + alpha / r * B @ A, here with vLLM's own kernels."""
+    kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    settings = LoRASettings(r=4, alpha=8.0)
+    adapted = LanguageModelWithLoRA(copy.deepcopy(model.policy), "shared", VOCABULARY, settings=settings).eval()
+    adapted.value_head.load_state_dict(model.value_head.state_dict())
+    with torch.no_grad():
+        for parameter in adapted.policy_parameters():
+            parameter.normal_(std=0.1)
+    unpack_pieces(model, [pack_tensors(adapted.plain_weights())])
+    engine.weights_changed(1)
+    requests = make_requests(30)
+    episodes = run(engine, requests)
+    worst = worst_differences(adapted, requests, episodes)
+    assert max(worst.values()) < 5e-5, worst
+    model.load_state_dict(kept)
+    engine.weights_changed(2)
+    assert worst_differences(adapted, requests, episodes) == worst  # the copy's base is its own
 
 
 @needs_vllm
