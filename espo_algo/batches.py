@@ -108,7 +108,7 @@ class Batches:
         first = self._plans.number
         plans = self._plans.take(algo.config.total_train_batch_size, all_marked=_pretrains_critic(algo, updates=1))
         version, detector = algo.version_sent(algo.env_runner_group), algo.early_stopping_state().detector_state
-        self._ahead.launch(algo.env_runner_group, Batch(first, plans, version, detector))
+        self._ahead.launch(algo.env_runner_group, Batch(first, plans, version, detector), algo.traces)
 
     def wait(self) -> None:
         """Waits for all that :meth:`launch` has begun, and for nothing where nothing was."""

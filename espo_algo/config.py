@@ -409,8 +409,9 @@ class ESPOConfig(PPOConfig):
                 accumulated over the micro-batches of a minibatch. What the memory of an update depends on.
             share_prompts: Compute a prompt once for all responses to it in a micro-batch, and pad responses to those of
                 like length only: the same gradients up to rounding, in less time. Minibatches are then made of whole
-                prompts, where RLlib's shuffling would scatter the responses to one. Not with gradient checkpointing,
-                nor with sliding windows shorter than a prompt and its response.
+                prompts, where RLlib's shuffling would scatter the responses to one. Responses of more than 1024 tokens
+                keep a prompt of their own. Not with gradient checkpointing, nor with sliding windows shorter than a
+                prompt and its response.
             importance_weight_cap: Weight each token's loss with ``min(pi_learner / pi_sampler, cap)``, which corrects
                 for an engine whose log-probabilities differ from the learner's, and, with ``batches_ahead``, for the
                 update that lies between the two; None is off.

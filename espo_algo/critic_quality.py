@@ -12,12 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from espo_env.types import StopReason, Trajectory
+from espo_algo.episodes import POSITIONS, TokenEpisode
+from espo_env.types import StopReason
 
-__all__ = ["POSITIONS", "auroc", "success_auroc"]
-
-POSITIONS = (0, 25, 50, 75)
-"""Where values are looked at: behind this many percent of a response's tokens."""
+__all__ = ["auroc", "success_auroc"]
 
 _DECIMALS = 5
 """Of values: those of the same text differ by the rounding of their batches, which is no order."""
@@ -45,24 +43,27 @@ def auroc(
     return float((weights[positive] * sum(wins)).sum() / (2 * total)) if total else math.nan
 
 
-def success_auroc(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+def success_auroc(episodes: Sequence[TokenEpisode]) -> dict[str, float]:
     """AUROC of ``V(s_t)`` for a right answer in the end.
 
     Stopped responses have no end to know. Those that were marked and ran on stand for all marked ones, so that the
     batch is not judged on what the detector let pass.
 
     Args:
-        trajectories: With their values; those without are left out. Values that differ by rounding are ties.
+        episodes: With their values; those without are left out. Values that differ by rounding are ties.
 
     Returns:
-        For each of :data:`POSITIONS`, as text, the AUROC there; NaN where it cannot be told.
+        For each of :data:`~espo_algo.episodes.POSITIONS`, as text, the AUROC there; NaN where it cannot be told.
     """
-    known = [t for t in trajectories if t.stop_reason is not StopReason.REGRET and len(t.values)]
-    marked = np.array([t.mark >= 0 for t in known], np.bool_)
-    total = sum(t.mark >= 0 for t in trajectories)
+    summaries = [e.summarised() for e in episodes]
+    known = [
+        (e, s.values)
+        for e, s in zip(episodes, summaries, strict=True)
+        if e.stop_reason is not StopReason.REGRET and s.values
+    ]
+    marked = np.array([e.mark >= 0 for e, _ in known], np.bool_)
+    total = sum(e.mark >= 0 for e in episodes)
     weights = np.where(marked, total / max(int(marked.sum()), 1), 1.0)
-    right = np.array([t.correct is True for t in known], np.bool_)
-    return {
-        str(percent): auroc(np.round([t.values[percent * len(t) // 100] for t in known], _DECIMALS), right, weights)
-        for percent in POSITIONS
-    }
+    right = np.array([e.correct is True for e, _ in known], np.bool_)
+    values = np.round(np.array([v for _, v in known], np.float32).reshape(-1, len(POSITIONS)), _DECIMALS)
+    return {str(percent): auroc(values[:, i], right, weights) for i, percent in enumerate(POSITIONS)}

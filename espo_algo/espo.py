@@ -41,9 +41,9 @@ from espo_algo.config import ESPOConfig
 from espo_algo.episodes import TokenEpisode
 from espo_algo.errors import TrainingError
 from espo_algo.evaluation.in_training import evaluate_in_training
-from espo_algo.learning.batching import WholeEpisodeTrainingData
 from espo_algo.learning.lora import check_base, write_base
 from espo_algo.learning.model import LanguageModelWithCritic
+from espo_algo.learning.training_data import WholeEpisodeTrainingData
 from espo_algo.limits import WaitLimit
 from espo_algo.manifest import MANIFEST, verify_checkpoint, write_manifest
 from espo_algo.policy import Policy
@@ -73,11 +73,14 @@ class ESPO(PPO):
         mdp: The training task with its horizon, built once.
         latest_episodes: The responses that the last iteration learnt from.
         batches: What the iterations learn from.
+        traces: Whether responses bring all their columns (``TRACE_COLUMNS``), as whoever records them wants; else those
+            alone that training reads: what nobody asked for does not travel.
     """
 
     config: ESPOConfig
     mdp: TokenMDP
     latest_episodes: list[TokenEpisode]
+    traces: bool = False
     eval_env_runner_group: EnvRunnerGroup | None
     batches: Batches
 
@@ -114,7 +117,7 @@ class ESPO(PPO):
         start = time.monotonic()
         results = update_learners(
             self.learner_group,
-            WholeEpisodeTrainingData(episodes=episodes),
+            WholeEpisodeTrainingData(episodes=[episode.to_learn() for episode in episodes]),
             self._limits["update"].seconds,
             timesteps={
                 NUM_ENV_STEPS_SAMPLED_LIFETIME: self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME))
@@ -188,7 +191,7 @@ class ESPO(PPO):
             missing.
         """
         limit = self._limits["sample" if group is self.env_runner_group else "evaluate"]
-        answers = collect_from_runners(group, plans, self.version_sent(group), limit)
+        answers = collect_from_runners(group, plans, self.version_sent(group), limit, self.traces)
         if answers.outdated:
             self.send_weights(group)
         return answers.episodes

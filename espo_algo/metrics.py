@@ -81,9 +81,7 @@ def rollout_metrics(episodes: Sequence[TokenEpisode]) -> dict[str, Any]:
             "tokens_saved_estimate": tokens_saved_estimate(finished),
             "false_positive_rate": _over(np.mean, np.array([e.correct is True for e in ran_on])),
             "audit_tokens": float(sum(len(e) - 1 - e.mark for e in ran_on)),
-            "z": _over(np.mean, _tokens(e.z for e in finished)),
-            "regret": _over(np.mean, _tokens(e.regrets for e in finished)),
-            "threshold": _over(np.mean, _tokens(e.thresholds for e in finished)),
+            **_trace_means(finished),
         },
         "value_auroc": success_auroc(finished),
     }
@@ -151,6 +149,8 @@ def _over(function: Any, values: np.ndarray) -> float:
     return float(function(values)) if len(values) else NAN
 
 
-def _tokens(columns: Any) -> np.ndarray:
-    columns = list(columns)
-    return np.concatenate(columns) if columns else np.zeros(0)
+def _trace_means(episodes: Sequence[TokenEpisode]) -> dict[str, float]:
+    summaries = [episode.summarised() for episode in episodes]
+    measured = sum(summary.measured for summary in summaries)
+    sums = {name: sum(getattr(summary, name) for summary in summaries) for name in ("z", "regret", "threshold")}
+    return {name: total / measured if measured else NAN for name, total in sums.items()}

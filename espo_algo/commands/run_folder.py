@@ -118,6 +118,7 @@ def _iterate(
     log.forget_after(done)
     forget_after(folder / RESPONSES, done)
     interruption.patient = True
+    algo.traces = run.responses > 0
     with (
         ResponseRecorder(folder / RESPONSES, run.responses, algo.config, algo.mdp.task.tokenizer) as recorder,
         tqdm(total=run.iterations, initial=done, desc=folder.name, disable=not progress) as bar,

@@ -166,6 +166,7 @@ def train(
     recorder = None
     if responses is not None:
         forget_after(responses, 0)
+        algo.traces = True
         recorder = ResponseRecorder(responses, NUM_RECORDED, config, algo.mdp.task.tokenizer)
     history: list[dict[str, float]] = []
     course: list[Measurement] = []

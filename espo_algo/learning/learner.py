@@ -32,7 +32,6 @@ from espo_algo.learning.advantages import get_advantage_estimator
 from espo_algo.learning.batching import MicroBatches, Minibatch, SequenceBatch, TrainingBatch, by_prompt, pack
 from espo_algo.learning.credit import Credit, Responses, assign_credit, audit_weight
 from espo_algo.learning.lora import LanguageModelWithLoRA
-from espo_algo.learning.losses import clipped_policy_loss, clipped_value_loss, kl_estimate, truncated_importance_weights
 from espo_algo.learning.optimizers import clipped_step, weight_scales
 from espo_algo.learning.rl_module import LanguageModelRLModule
 from espo_algo.learning.sharding import (
@@ -41,7 +40,8 @@ from espo_algo.learning.sharding import (
     keep_only_shards,
     shard_module,
 )
-from espo_algo.learning.shared_prompts import SharedPromptBatch, arrange, check_shared_prompts
+from espo_algo.learning.shared_prompts import LONGEST, SharedPromptBatch, arrange, check_shared_prompts
+from espo_algo.learning.update import LossSettings, accumulate_gradients, ppo_loss
 from espo_algo.learning.update_metrics import UpdateSums, measure_before
 from espo_algo.weight_sync.packing import Weight, pack_tensors, pieces_of
 
@@ -226,15 +226,15 @@ class ESPOLearner(PPOTorchLearner):
         """Micro-batches of the chosen episodes, each with its episodes in the order of its tokens."""
         budget = self.config.max_tokens_per_microbatch
         packed: list[tuple[np.ndarray, TrainingBatch]] = []
-        if self.config.share_prompts:
-            for blocks in arrange(episodes, chosen, budget):
-                shared = SharedPromptBatch.from_episodes(episodes, blocks, self.device, **columns)
-                packed.append((np.concatenate(blocks), shared))
-        else:
-            lengths = np.array([len(episodes[i].prompt_tokens) + len(episodes[i]) for i in chosen])
-            for group in (chosen[group] for group in pack(lengths, budget)):
-                own = {name: [column[i] for i in group] for name, column in columns.items()}
-                packed.append((group, SequenceBatch.from_episodes([episodes[i] for i in group], self.device, **own)))
+        share = np.array([self.config.share_prompts and len(episodes[i]) <= LONGEST for i in chosen], np.bool_)
+        for blocks in arrange(episodes, chosen[share], budget):
+            shared = SharedPromptBatch.from_episodes(episodes, blocks, self.device, **columns)
+            packed.append((np.concatenate(blocks), shared))
+        whole = chosen[~share]
+        lengths = np.array([len(episodes[i].prompt_tokens) + len(episodes[i]) for i in whole], np.int64)
+        for group in (whole[group] for group in pack(lengths, budget)):
+            own = {name: [column[i] for i in group] for name, column in columns.items()}
+            packed.append((group, SequenceBatch.from_episodes([episodes[i] for i in group], self.device, **own)))
         for _, batch in packed:
             batch.entropy_gradient = self._entropy_coeff != 0.0
         return packed
@@ -251,17 +251,15 @@ class ESPOLearner(PPOTorchLearner):
         scale = max(1, self.config.num_learners) / tokens
         for optimizer in self._optimizer_parameters:
             optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.device)
-        for index, micro in enumerate(batches):
-            # Shards are added up batch by batch: whole gradients would take the memory that sharding saves.
-            wait = self.config.num_learners > 1 and not self.sharded and index < len(batches) - 1
-            with module.no_sync() if wait else contextlib.nullcontext():
-                out = module.forward_train(micro)
-                loss = self.compute_loss_for_module(
-                    module_id=DEFAULT_MODULE_ID, config=self.config, batch=micro, fwd_out=out
-                )
-                (loss * scale).backward()
-            total += loss.detach() * scale
+
+        def loss_of(micro: TrainingBatch) -> Tensor:
+            return self.compute_loss_for_module(
+                module_id=DEFAULT_MODULE_ID, config=self.config, batch=micro, fwd_out=module.forward_train(micro)
+            )
+
+        # Shards are added up batch by batch: whole gradients would take the memory that sharding saves.
+        waits = self.config.num_learners > 1 and not self.sharded
+        total = accumulate_gradients(batches, loss_of, scale, module.no_sync if waits else contextlib.nullcontext)
         for _ in range(missing):
             out = module.forward_train(batches[-1])
             (0.0 * (out[Columns.ACTION_LOGP].sum() + out[Columns.VF_PREDS].sum())).backward()
@@ -278,35 +276,19 @@ class ESPOLearner(PPOTorchLearner):
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: TrainingBatch, fwd_out: dict[str, Tensor]
     ) -> Tensor:
-        """PPO's loss, summed over the response tokens of one micro-batch (the caller divides by all tokens)."""
-        logprobs, values = fwd_out[Columns.ACTION_LOGP], fwd_out[Columns.VF_PREDS]
-        old_logprobs = batch.columns[Columns.ACTION_LOGP]
-        policy_loss, clipped = clipped_policy_loss(
-            logprobs, old_logprobs, batch.columns["advantages"], config.clip_param, config.clip_param_high
+        """See :func:`~espo_algo.learning.update.ppo_loss`."""
+        settings = LossSettings(
+            config.clip_param,
+            config.clip_param_high,
+            config.vf_clip_param,
+            config.vf_loss_coeff,
+            self._entropy_coeff,
+            self.curr_kl_coeffs_per_module[module_id] if config.use_kl_loss else None,
+            config.importance_weight_cap,
+            config.stop_credit == "audited",
         )
-        if config.importance_weight_cap is not None:
-            policy_loss = policy_loss * truncated_importance_weights(
-                old_logprobs, batch.columns["sampler_logprobs"], config.importance_weight_cap
-            )
-        value_loss = clipped_value_loss(values, batch.columns["targets"], config.vf_clip_param)
-        if config.stop_credit == "audited":
-            policy_loss = policy_loss * batch.columns["policy_weights"]
-            value_loss = value_loss * batch.columns["critic_weights"]
-        kl = kl_estimate(logprobs, old_logprobs)
-        loss = policy_loss.sum() + config.vf_loss_coeff * value_loss.sum()
-        if config.use_kl_loss:
-            loss = loss + self.curr_kl_coeffs_per_module[module_id] * kl.sum()
-        if batch.entropy_gradient:
-            loss = loss - self._entropy_coeff * fwd_out["entropy"].sum()
-        self._sums.add_tokens(
-            {
-                "policy_loss": policy_loss,
-                "vf_loss": value_loss,
-                "entropy": fwd_out["entropy"],
-                "mean_kl_loss": kl,
-                "clip_fraction": clipped,
-            }
-        )
+        loss, parts = ppo_loss(fwd_out, batch, settings)
+        self._sums.add_tokens(parts)
         return loss
 
     def _step(self, batches: list[TrainingBatch]) -> None:

@@ -15,15 +15,17 @@ import copy
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from espo_algo.schema import CriticKind
 from espo_algo.weight_sync.packing import Weight
+
+if TYPE_CHECKING:
+    from espo_algo.schema import CriticKind
 
 __all__ = ["LanguageModelWithCritic", "cached_bytes", "check_keys_and_values", "load_language_model"]
 

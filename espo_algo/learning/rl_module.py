@@ -17,18 +17,15 @@ from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
 from torch.nn import Parameter
-from torch.utils.checkpoint import checkpoint
 
 from espo_algo.learning.batching import TrainingBatch
 from espo_algo.learning.lora import LanguageModelWithLoRA
 from espo_algo.learning.model import LanguageModelWithCritic, load_language_model
+from espo_algo.learning.scoring import score_responses
 from espo_algo.weight_sync.packing import Weight, pack_tensors, tensors_of, unpack_state
 from espo_env.early_stopping import AuditedResponse, EarlyStoppingState, FalsePositiveController
 
 __all__ = ["LanguageModelRLModule", "state_numbers", "with_numbers"]
-
-_CHUNK = 1024
-"""Response tokens whose logits exist at the same time: at most this many rows of [V]."""
 
 _BASE = "base_sha256"
 """In a state of adapters: which model they belong to."""
@@ -99,43 +96,13 @@ class LanguageModelRLModule(TorchRLModule, ValueFunctionAPI):
             return self.forward_train(batch)
 
     def _forward_train(self, batch: TrainingBatch, **kwargs: Any) -> dict[str, Tensor]:
-        """What the losses need of whole sequences, for response tokens only; no [T, V] is ever kept.
+        """What the losses need of whole sequences, see :func:`~espo_algo.learning.scoring.score_responses`.
 
         Args:
             batch: ``n`` sequences with ``N`` response tokens.
             kwargs: Not used; RLlib's signature.
-
-        Returns:
-            ``action_logp``, ``entropy`` (no gradient unless ``batch.entropy_gradient``), ``vf_preds``, each of shape
-            (N,), and ``last_values``, shape (n,): the values behind each sequence's last token.
         """
-        with torch.autocast(batch.actions.device.type, self.dtype, enabled=self.autocast):
-            states = batch.response_states(self.model)
-            logprobs, entropies = [], []
-            for rows, actions in zip(states.policy.split(_CHUNK), batch.actions.split(_CHUNK), strict=True):
-                # Recomputed in the backward pass instead of kept: [N, V] is the largest tensor of an update.
-                logprob, entropy = checkpoint(
-                    self._score, rows, actions, batch.entropy_gradient, use_reentrant=False, preserve_rng_state=False
-                )
-                logprobs.append(logprob)
-                entropies.append(entropy)
-        # Outside autocast: values stay float32, here as in the engines. FSDP hangs its hooks on what comes out, and
-        # would lose them with a view.
-        return {
-            Columns.ACTION_LOGP: torch.cat(logprobs),
-            "entropy": torch.cat(entropies),
-            Columns.VF_PREDS: self.model.value(states.critic).clone(),
-            "last_values": self.model.value(states.last).clone(),
-        }
-
-    def _score(self, hidden: Tensor, actions: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
-        """Log-probability of each action and entropy at the sampling temperature: (M, D), (M,) -> (M,), (M,)."""
-        logits = self.model.project(hidden) / self.temperature
-        normaliser = logits.logsumexp(-1)
-        logprob = logits.gather(-1, actions[:, None])[:, 0] - normaliser
-        with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-            entropy = normaliser - ((logits - normaliser[:, None]).exp() * logits).sum(-1)
-        return logprob, entropy
+        return score_responses(self.model, batch, self.temperature, self.dtype if self.autocast else None)
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         """One step for observations of the token environment, recomputed from scratch (engines do not use this).

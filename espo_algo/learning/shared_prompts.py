@@ -2,7 +2,7 @@
 
 - :class:`SharedPromptBatch`: prompts, and behind their keys and values the responses in blocks of like length.
 - :class:`ResponseBlock`: the responses of one pass.
-- :func:`arrange`: which responses go through the model together.
+- :func:`arrange`: which responses go through the model together; :data:`LONGEST`: how long they may be.
 - :func:`check_shared_prompts`: whether a model computes the same this way.
 
 The prompts go through the model first and leave their keys and values; then each block of responses attends to those
@@ -26,7 +26,11 @@ from espo_algo.learning.batching import ResponseStates, SequenceBatch
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_env.types import StopReason
 
-__all__ = ["ResponseBlock", "SharedPromptBatch", "arrange", "blocks_of_like_length", "check_shared_prompts"]
+__all__ = ["LONGEST", "ResponseBlock", "SharedPromptBatch", "arrange", "blocks_of_like_length", "check_shared_prompts"]
+
+LONGEST = 1024
+"""Tokens of a response, at most. A longer one is computed with a prompt of its own: attending to a shared one takes a
+mask, whose memory and time grow with the square of the length; the prompt is little of it."""
 
 _PASS_TOKENS = 64
 """What another pass through the model costs, in tokens of padding: worked out from step costs."""
@@ -41,7 +45,6 @@ class ResponseBlock:
         lengths: Shape (n,), int64: tokens of each response.
         prompts: Shape (n,), int64: the prompt of each, as a row of the batch's prompts.
         positions: Shape (n, R), int64: of each token in its sequence.
-        masked: Shape (n, 1, R, P + R), bool: what a token does not attend to.
         predicts: Shape (n, 1 + R), bool: of the prompt's last state and the response's, those that predict a token.
     """
 
@@ -49,8 +52,25 @@ class ResponseBlock:
     lengths: Tensor
     prompts: Tensor
     positions: Tensor
-    masked: Tensor
     predicts: Tensor
+
+    def mask(self, prompt: int, dtype: torch.dtype) -> Tensor:
+        """Minus infinity where a token does not attend to another, shape (n, 1, R, P + R).
+
+        In the dtype of the keys: the one form that every attention takes as it is. Made for one pass, never kept for
+        all of a minibatch.
+
+        Args:
+            prompt: ``P``.
+            dtype: Of the keys.
+        """
+        count, width = self.input_ids.shape
+        place = torch.arange(max(prompt, width), device=self.input_ids.device)
+        mask = torch.zeros(count, 1, width, prompt + width, dtype=dtype, device=self.input_ids.device)
+        # A response begins where its prompt ends.
+        mask[..., :prompt].masked_fill_((place[:prompt] >= self.positions[:, :1])[:, None, None], -torch.inf)
+        mask[..., prompt:].masked_fill_(place[:width] > place[:width, None], -torch.inf)
+        return mask
 
 
 @dataclass(slots=True)
@@ -98,11 +118,8 @@ class SharedPromptBatch:
             input_ids, lengths = _padded([episodes[i].response_tokens for i in block])
             rows = np.array([row_of[episodes[i].prompt_tokens.tobytes()] for i in block])
             before, position = prompt_lengths[rows], np.arange(input_ids.shape[1])
-            masked = np.empty((len(block), 1, len(position), prompt_ids.shape[1] + len(position)), np.bool_)
-            masked[..., : prompt_ids.shape[1]] = (np.arange(prompt_ids.shape[1]) >= before[:, None])[:, None, None]
-            masked[..., prompt_ids.shape[1] :] = position > position[:, None]
             predicts = np.arange(1 + len(position)) < lengths[:, None]
-            arrays = (input_ids, lengths, rows, before[:, None] + position, masked, predicts)
+            arrays = (input_ids, lengths, rows, before[:, None] + position, predicts)
             made.append(ResponseBlock(*(torch.from_numpy(array).to(device) for array in arrays)))
         actions = np.concatenate([episodes[i].response_tokens for i in order]).astype(np.int64)
         return cls(
@@ -125,9 +142,7 @@ class SharedPromptBatch:
         prompts = model.hidden_states(self.prompt_ids, None, None, *caches)
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
         for block in self.blocks:
-            # In the dtype of the keys: the one form that every attention takes as it is.
-            mask = torch.zeros(block.masked.shape, dtype=caches[0].layers[0].keys.dtype, device=block.masked.device)
-            mask.masked_fill_(block.masked, -torch.inf)
+            mask = block.mask(self.prompt_ids.shape[1], caches[0].layers[0].keys.dtype)
             behind = [_rows(cache, block.prompts) for cache in caches]
             states = model.hidden_states(block.input_ids, mask, block.positions, *behind)
             # The first token of a response is predicted by the last one of its prompt.

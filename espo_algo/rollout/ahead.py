@@ -61,14 +61,15 @@ class BatchAhead:
         self._rollout: Rollout | None = None
         self._batch: Batch | None = None
 
-    def launch(self, group: EnvRunnerGroup, batch: Batch) -> None:
+    def launch(self, group: EnvRunnerGroup, batch: Batch, traces: bool) -> None:
         """Has the runners write a batch; returns at once.
 
         Args:
             group: Its remote runners have the batch's weights.
             batch: Without answers.
+            traces: As for :class:`~espo_algo.rollout.runners.Rollout`.
         """
-        self._rollout, self._batch = Rollout(group, batch.plans, batch.version), batch
+        self._rollout, self._batch = Rollout(group, batch.plans, batch.version, traces), batch
 
     def wait(self) -> None:
         """Waits until nothing is being written; answers of runners that died, hung or raised are missing.

@@ -69,11 +69,14 @@ class ESPOEnvRunner(EnvRunner, Checkpointable):
         self.module = spec.build().to(device)
         self.engine = engine.build(self.module.model, config.engine_settings(self.env.unwrapped.mdp))
 
-    def sample(self, *, plans: Sequence[ResponsePlan] | None = None, **kwargs: Any) -> list[TokenEpisode]:
+    def sample(
+        self, *, plans: Sequence[ResponsePlan] | None = None, traces: bool = True, **kwargs: Any
+    ) -> list[TokenEpisode]:
         """Answers problems, and gives back a graded episode for each, lost ones included.
 
         Args:
             plans: What to answer: the algorithm plans, in training and evaluation alike.
+            traces: Whether episodes have all their columns; else those alone that an update reads, in evaluation none.
             kwargs: Not used; RLlib's signature.
 
         Raises:
@@ -92,7 +95,12 @@ class ESPOEnvRunner(EnvRunner, Checkpointable):
         for episode in episodes:
             episode.runner = int(self.worker_index)
         self.num_env_steps_sampled_lifetime += sum(len(e) for e in episodes)
-        return episodes
+        if traces:
+            return episodes
+        read: tuple[str, ...] = ()
+        if not self.config.in_evaluation:
+            read = ("logprobs", *self.module.early_stopping.columns_read(self.config.detector_settings))
+        return [episode.without_traces(keep=read) for episode in episodes]
 
     def get_metrics(self) -> dict[str, Any]:
         """RLlib's statistics since the last call."""

@@ -2,6 +2,7 @@
 
 - :class:`ResponsePlan`: one response to collect.
 - :class:`Planner`: the plan of the ``n``-th response of a run.
+- :func:`share_out`: which of a number of runners answers which.
 
 A plan depends on the run's seed and its number alone, on no runner, batch or engine. So a restored run goes on where it
 was, and two policies are compared on the same problems with the same luck.
@@ -9,14 +10,14 @@ was, and two policies are compared on the same problems with the same luck.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from espo_algo.rollout.noise import SHADOW, stream
 
-__all__ = ["Planner", "ResponsePlan"]
+__all__ = ["Planner", "ResponsePlan", "share_out"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +74,20 @@ class Planner:
         )
         pilot = number % self.rollouts_per_prompt < self.pilots
         return ResponsePlan(self.problem_of(group), seed, group, mark_only or pilot, pilot)
+
+
+def share_out(plans: Sequence[ResponsePlan], count: int) -> list[list[int]]:
+    """Deals plans prompt by prompt: some responses to a prompt may wait for what the others turn out to be.
+
+    Args:
+        plans: What there is to answer.
+        count: Number of runners, >= 1.
+
+    Returns:
+        For each runner the places of its plans, in their order.
+    """
+    turns: dict[int, int] = {}
+    shares: list[list[int]] = [[] for _ in range(count)]
+    for place, plan in enumerate(plans):
+        shares[turns.setdefault(plan.group, len(turns)) % count].append(place)
+    return shares

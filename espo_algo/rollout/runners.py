@@ -19,7 +19,7 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from espo_algo.episodes import TokenEpisode
 from espo_algo.limits import WaitLimit
 from espo_algo.rollout.env_runner import ESPOEnvRunner
-from espo_algo.rollout.plans import ResponsePlan
+from espo_algo.rollout.plans import ResponsePlan, share_out
 from espo_algo.weight_sync.calls import replace_runners
 
 __all__ = ["Answers", "Rollout", "collect_from_runners", "count_lost"]
@@ -53,34 +53,37 @@ class Rollout:
         group: Has remote runners.
         plans: What to answer.
         version: That of the weights that were sent to the group last. A runner that has others answers nothing.
+        traces: Whether episodes bring all their columns, see :meth:`ESPOEnvRunner.sample`.
     """
 
-    def __init__(self, group: EnvRunnerGroup, plans: Sequence[ResponsePlan], version: int) -> None:
+    def __init__(self, group: EnvRunnerGroup, plans: Sequence[ResponsePlan], version: int, traces: bool) -> None:
         self._group = group
-        self._runners = runners = group.healthy_worker_ids()
-        # Responses to a prompt stay together: some may wait for what the others turn out to be.
-        turns = {prompt: turn for turn, prompt in enumerate(dict.fromkeys(plan.group for plan in plans))}
-        self._shares = shares = {
-            runner: [number for number, plan in enumerate(plans) if turns[plan.group] % len(runners) == i]
-            for i, runner in enumerate(runners)
-        }
+        self._version = version
+        runners = group.healthy_worker_ids()
+        self._shares = shares = dict(zip(runners, share_out(plans, max(1, len(runners))), strict=False))
 
-        def sample(runner: ESPOEnvRunner) -> tuple[list[TokenEpisode] | str | None, float]:
-            index, start = int(runner.worker_index), time.monotonic()
+        def sample(runner: ESPOEnvRunner, plans: list[ResponsePlan]) -> tuple[list[TokenEpisode] | str | None, float]:
+            start = time.monotonic()
             if runner.weights_version != version:
                 return None, 0.0  # restarted, and nobody has noticed
             try:
-                answer: list[TokenEpisode] | str = runner.sample(plans=[plans[i] for i in shares[index]])
+                answer: list[TokenEpisode] | str = runner.sample(plans=plans, traces=traces)
             except Exception as error:  # else RLlib would end the process, and only its own log would say why
-                logger.exception("runner %d", index)
+                logger.exception("runner %d", int(runner.worker_index))
                 answer = f"{type(error).__name__}: {error}"
             return answer, time.monotonic() - start
 
-        self._version = version
         self._start = time.monotonic()
         # RLlib drops a call of a tag whose last call was not fetched, as where an update between the two has failed.
         self._tag = f"rollout {next(_numbers)}"
-        group.foreach_env_runner_async(sample, tag=self._tag)
+        if runners:
+            group.foreach_env_runner_async(
+                [sample] * len(runners),
+                tag=self._tag,
+                # To each its own: all plans to all runners would grow with the square of their number.
+                kwargs=[{"plans": [plans[place] for place in shares[runner]]} for runner in runners],
+                remote_worker_ids=runners,
+            )
 
     def wait(self, limit: WaitLimit) -> Answers:
         """Waits for every runner. One that hangs or has raised is restarted.
@@ -92,7 +95,7 @@ class Rollout:
         left = max(self._start + seconds - time.monotonic(), _TRANSIT)
         answers = dict(self._group.fetch_ready_async_reqs(tags=self._tag, timeout_seconds=left))
         slowest = max((took for _, took in answers.values()), default=0.0)
-        if hung := set(self._group.healthy_worker_ids()) & set(self._runners) - answers.keys():
+        if hung := set(self._group.healthy_worker_ids()) & self._shares.keys() - answers.keys():
             replace_runners(self._group, hung, f"expected its responses within {seconds:g} s, got none")
         elif slowest:
             limit.took(slowest)
@@ -107,7 +110,7 @@ class Rollout:
 
 
 def collect_from_runners(
-    group: EnvRunnerGroup, plans: Sequence[ResponsePlan], version: int, limit: WaitLimit
+    group: EnvRunnerGroup, plans: Sequence[ResponsePlan], version: int, limit: WaitLimit, traces: bool = True
 ) -> Answers:
     """Shares plans out over a group's healthy runners, and waits; the local one answers where there are no others.
 
@@ -116,10 +119,11 @@ def collect_from_runners(
         plans: What to answer.
         version: As for :class:`Rollout`.
         limit: How long to wait; takes in how long it took.
+        traces: As for :class:`Rollout`.
     """
     if not group.num_remote_workers():
-        return Answers(dict(enumerate(group.local_env_runner.sample(plans=plans))))
-    return Rollout(group, plans, version).wait(limit)
+        return Answers(dict(enumerate(group.local_env_runner.sample(plans=plans, traces=traces))))
+    return Rollout(group, plans, version, traces).wait(limit)
 
 
 def count_lost(episodes: Sequence[TokenEpisode], planned: int) -> Counter[str]:

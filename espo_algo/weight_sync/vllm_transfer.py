@@ -17,11 +17,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import ray
 import torch
+from packaging.version import Version
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
@@ -369,12 +370,19 @@ class WeightPass:
 
 def _source(weights: WeightPass) -> Any:
     """The weights as vLLM's sending side reads them."""
+    from vllm import __version__
     from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
+
+    # A method up to 0.32, and an attribute since.
+    declared: Any = cached_property if Version(__version__) >= Version("0.33") else lambda method: method
 
     class PolicySource(WeightSource):
         def __iter__(self) -> Iterator[tuple[str, Tensor]]:
             return iter(weights)
 
+        iter_full = __iter__  # what it is called since 0.33
+
+        @declared
         def metadata(self) -> list[ParamMeta]:
             return [ParamMeta(*shape) for shape in weights.shapes()]
 

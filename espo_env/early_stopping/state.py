@@ -56,6 +56,15 @@ class EarlyStoppingState:
         """What the detector runs with while the next batch is collected."""
         return DetectorState(self.statistics, self.tolerance.beta, enabled=self.warmup.done and self.tolerance.may_stop)
 
+    def columns_read(self, settings: DetectorSettings) -> tuple[str, ...]:
+        """Names of the columns that :meth:`updated` reads of a batch that is collected with this state or a later one.
+
+        Args:
+            settings: The rule and constants that the batch is collected with.
+        """
+        rated = isinstance(self.tolerance, FalsePositiveController) or (self.calibrate and not self.warmup.done)
+        return ("regrets", "values") if rated and settings.rule != "never" else ("regrets",)
+
     def updated(
         self,
         trajectories: Sequence[Trajectory],

@@ -32,8 +32,8 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from espo_algo import ESPOConfig, TokenEpisode
-from espo_algo.learning.batching import WholeEpisodeTrainingData
 from espo_algo.learning.rl_module import LanguageModelRLModule
+from espo_algo.learning.training_data import WholeEpisodeTrainingData
 from espo_algo.weight_sync.object_store import broadcast_weights
 from espo_env.tasks import ArithmeticTask
 from espo_env.types import StopReason

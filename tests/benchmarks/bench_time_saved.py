@@ -29,7 +29,7 @@ import transformers
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from espo_algo import ESPOConfig
-from espo_algo.learning.batching import WholeEpisodeTrainingData
+from espo_algo.learning.training_data import WholeEpisodeTrainingData
 from espo_algo.rollout.embedded.engine import TorchEngine
 from espo_algo.rollout.engine import EngineSettings, GenerationRequest
 from espo_env.early_stopping import DetectorState

@@ -32,6 +32,7 @@ def training(coin_config, ray_session):
 
         patch.setattr(EarlyStoppingState, "updated", watched)
         algo = config.build_algo()
+        algo.traces = True
         for _ in range(ITERATIONS):
             algo.train()
         algo.stop()

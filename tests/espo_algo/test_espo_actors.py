@@ -1,6 +1,7 @@
 """The algorithm with runners and learners in actors of their own, under Tune, and when they die."""
 
 import contextlib
+import dataclasses
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ from ray import tune
 from espo_algo import ESPO, ESPOConfig
 from espo_algo.weight_sync.calls import ask_learners
 from espo_algo.weight_sync.object_store import broadcast_weights
+from espo_env.types import TRACE_COLUMNS
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -62,6 +64,24 @@ def test_every_runner_has_the_learners_weights_and_regret_state(two_runners):
     algo, _ = two_runners
     for received in runner_weights(algo):
         assert_same(received, weights(algo))
+
+
+def test_the_columns_that_nobody_asked_for_do_not_travel(two_runners):
+    algo, _ = two_runners
+
+    def arrived() -> set[str]:
+        return {name for name in TRACE_COLUMNS for e in algo.latest_episodes if len(getattr(e, name))}
+
+    (state, *_) = ask_learners(algo.learner_group, lambda learner: learner.language_module.early_stopping, 60)
+    plain = algo.train()["env_runners"]["early_stopping"]
+    assert arrived() == {"logprobs", *state.columns_read(algo.config.detector_settings)}
+    assert min(plain["threshold"], plain["regret"]) > 0  # metrics have what stayed behind
+    # Read where it lies: no copy in this process.
+    assert not any(e.response_tokens.flags.writeable or e.logprobs.flags.owndata for e in algo.latest_episodes)
+    algo.traces = True
+    algo.train()
+    assert arrived() == {*TRACE_COLUMNS}
+    algo.traces = False
 
 
 def test_a_runner_that_hangs_in_a_weight_sync_is_restarted(two_runners):
@@ -232,6 +252,24 @@ def test_a_runner_that_hangs_is_restarted_and_a_learner_that_hangs_is_an_error(c
     algo.stop()
 
 
+def noting_what_arrives():
+    """A call that has a learner note which arrays of its episodes have anything in them, and whether that is all."""
+
+    def note(learner):  # not of this module, which learners do not find
+        make = learner._create_iterator_if_necessary
+
+        def noted(*, training_data, **options):
+            fields = [(f.name, getattr(e, f.name)) for e in training_data.episodes for f in dataclasses.fields(e)]
+            arrays = {name for name, content in fields if isinstance(content, np.ndarray) and len(content)}
+            others = [content for name, content in fields if name in ("problem", "grade", "summary")]
+            learner.arrived = arrays, not any(others)
+            return make(training_data=training_data, **options)
+
+        learner._create_iterator_if_necessary = noted
+
+    return note
+
+
 @pytest.mark.parametrize("num_learners", [1, 2])
 def test_learner_actors_learn_what_a_local_learner_learns(coin_config, reference, num_learners):
     expected, _ = reference
@@ -248,8 +286,12 @@ def test_learner_actors_learn_what_a_local_learner_learns(coin_config, reference
         local.stop()
     config.evaluation(evaluation_interval=3, evaluation_num_env_runners=1, evaluation_duration=10)
     algo = config.build_algo()
+    ask_learners(algo.learner_group, noting_what_arrives(), 60)
     results = [algo.train() for _ in range(3)]
     assert_same(weights(algo), expected, rtol=1e-3, atol=1e-5)
+    # Nothing but what it reads.
+    read = ({"prompt_tokens", "response_tokens", "logprobs"}, True)
+    assert ask_learners(algo.learner_group, lambda learner: learner.arrived, 60) == [read] * num_learners
     if num_learners == 2:
         states = [
             r.get()

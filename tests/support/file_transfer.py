@@ -76,8 +76,8 @@ with contextlib.suppress(ImportError):
             return cls(client=client, source=source, is_sender=init_info.is_sender)
 
         def send_weights(self) -> None:
-            weights = dict(self.source)
-            for meta in self.source.metadata():
+            weights, declared = dict(self.source), self.source.metadata
+            for meta in declared() if callable(declared) else declared:  # a method up to vLLM 0.32
                 assert (weights[meta.name].dtype, weights[meta.name].shape) == (meta.dtype, meta.shape)
             if not self.is_sender:
                 return

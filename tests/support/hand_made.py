@@ -12,9 +12,9 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from torch import Tensor
 
 from espo_algo import ESPOConfig, LanguageModelWithCritic, TokenEpisode
-from espo_algo.learning.batching import WholeEpisodeTrainingData
 from espo_algo.learning.learner import ESPOLearner
 from espo_algo.learning.rl_module import LanguageModelRLModule
+from espo_algo.learning.training_data import WholeEpisodeTrainingData
 from espo_env.grading import Grade
 from espo_env.tasks import Problem, Split, Task
 from espo_env.tokenizer import Tokenizer

@@ -13,6 +13,7 @@ from __future__ import annotations
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from shutil import disk_usage
 from typing import Any, TypeVar
@@ -46,6 +47,8 @@ class VLLMEngine:
             CPU the cache has room for every slot's longest response, and nothing is compiled, if they do not say
             otherwise. With ``enable_sleep_mode`` vLLM gives the GPU's memory back whenever it rests (weights wait in
             the machine's memory, the cache is dropped), so that a learner can use it; on the CPU vLLM ignores that.
+            With ``check_every_step`` several workers compare their tokens after every step, and not only those of a
+            response when it has ended, to find where they part; each step waits for the device then.
 
     Raises:
         ImportError: If no vLLM, or none of a version in ``support.SUPPORTED_VLLM``, is installed.
@@ -70,9 +73,12 @@ class VLLMEngine:
         self._sleeps = bool(settings.options.get("enable_sleep_mode", False))
         self.identity = uuid.uuid4().hex
         """Unlike that of every other engine, and of this one after a restart."""
-        self._engine = start_vllm(model, settings, self.max_length)
+        options = dict(settings.options)
+        check_every_step = options.pop("check_every_step", False)
+        self._engine = start_vllm(model, replace(settings, options=options), self.max_length)
         self._call(
             "install_early_stopping",
+            check_every_step=check_every_step,
             num_slots=settings.num_slots,
             max_new_tokens=self.max_length - 1,
             vocab_size=model.vocab_size,
@@ -227,13 +233,23 @@ class VLLMEngine:
             self._engine.wake_up()
 
     def _take(self, names: list[str]) -> list[TokenEpisode]:
-        """Responses that vLLM is through with."""
+        """Responses that vLLM is through with.
+
+        Raises:
+            RuntimeError: If the workers' models were not given the same tokens.
+        """
         if not names:
             return []
         taken = [self._requests.pop(name) for name in names]
         episodes = []
-        written = self._call("collect_responses", [internal for _, internal in taken])
-        for (request, _), (tokens, trace, mark, stopped) in zip(taken, written, strict=True):
+        written, *others = self._engine.collective_rpc("collect_responses", args=([internal for _, internal in taken],))
+        for worker, other in enumerate(others, start=1):
+            if apart := sum(one[-1] != two[-1] for one, two in zip(written, other, strict=True)):
+                raise RuntimeError(
+                    f"expected the first worker's tokens on all {self._num_workers} workers, got others on worker "
+                    f"{worker} in {apart} of {len(written)} responses"
+                )
+        for (request, _), (tokens, trace, mark, stopped, _) in zip(taken, written, strict=True):
             episodes.append(
                 TokenEpisode(
                     prompt_tokens=request.prompt_tokens,

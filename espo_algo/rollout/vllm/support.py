@@ -15,7 +15,7 @@ from packaging.version import Version
 
 __all__ = ["SUPPORTED_ARCHITECTURES", "SUPPORTED_VLLM", "check_vllm"]
 
-SUPPORTED_VLLM = ("0.26", "0.33")
+SUPPORTED_VLLM = ("0.26", "0.34")
 """Lowest version, and the first one that is too new."""
 
 SUPPORTED_ARCHITECTURES = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")

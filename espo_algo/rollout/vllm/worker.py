@@ -44,9 +44,13 @@ __all__ = [
     "sampler_bytes",
 ]
 
-WrittenResponse: TypeAlias = tuple[NDArray[np.int32], NDArray[np.float32], int, bool]
+WrittenResponse: TypeAlias = tuple[NDArray[np.int32], NDArray[np.float32], int, bool, int]
 """Tokens, shape (T,); the columns of :data:`~espo_env.types.TRACE_COLUMNS`, shape (len(TRACE_COLUMNS), T); the mark or
--1; whether the response was stopped."""
+-1; whether the response was stopped; a checksum of the tokens that this worker's model was given. Workers but the first
+have the checksum alone."""
+
+_FACTOR = 6364136223846793005
+"""Of the checksums, which are int64 and overflow; odd, so that every token of a response counts to its end."""
 
 
 class CriticMixin:
@@ -135,7 +139,11 @@ class EarlyStoppingSampler:
         detector: Rule and constants of the failure detector.
 
     Where the model is split over several workers, the first one draws and judges for all: they would agree but for the
-    rounding of parallel sums, and with one token's difference their caches would part for good.
+    rounding of parallel sums, and with one token's difference their caches would part for good. Each worker adds up
+    what it was told, for the engine to compare when a response has ended.
+
+    Attributes:
+        check_every_step: Whether the workers compare their sums after every step, which waits for the device.
     """
 
     def __init__(
@@ -151,6 +159,7 @@ class EarlyStoppingSampler:
         self.sampling = SamplingSettings()
         self.detector = FailureDetector(num_slots, detector)
         self.num_live = 0
+        self.check_every_step = False
         self._runner = runner
         self._device = runner.device
         self._vocab_size = vocab_size
@@ -160,9 +169,9 @@ class EarlyStoppingSampler:
         # The batch of the last step, and its slots on the device.
         self._batch: list[str] = []
         self._slots = self._on_device(np.zeros(0, np.int64))
-        # By slot: tokens written so far, place of the mark, most tokens, whether to mark only, whether stopped.
-        self._steps, self._marks, self._horizons, self._marks_only, self._stopped = self._on_device(
-            np.zeros((5, num_slots), np.int64)
+        # By slot: tokens written so far, place of the mark, most tokens, whether to mark only, whether stopped, sum.
+        self._steps, self._marks, self._horizons, self._marks_only, self._stopped, self._sums = self._on_device(
+            np.zeros((6, num_slots), np.int64)
         )
         self._uniforms = torch.zeros(num_slots, max_new_tokens, dtype=torch.float64, device=self._device)
         self._tokens = torch.zeros(num_slots, max_new_tokens, dtype=torch.int32, device=self._device)
@@ -175,32 +184,44 @@ class EarlyStoppingSampler:
             logits: Shape (rows, padded V), a row for each request of the runner's batch.
             sampling_metadata: vLLM's settings; how to draw is set here for the whole engine.
         """
+        batch, self.num_live = self._runner.input_batch, len(logits)
+        if batch.req_ids != self._batch:
+            self._enter(list(batch.req_ids))
+        # Rows whose prompt is not through yet: vLLM throws away what is drawn for them.
+        partial = self._runner.discard_request_mask.np[: self.num_live]
+        rows = self._on_device(np.flatnonzero(~partial)) if partial.any() else None
         group = get_tp_group()
         if group.world_size == 1:
-            tokens = self._sample(logits)
+            tokens = self._sample(logits, rows)
         else:
             tokens = torch.zeros(len(logits), 1, dtype=torch.int32, device=self._device)
             if group.is_first_rank:
-                tokens.copy_(self._sample(logits))
+                tokens.copy_(self._sample(logits, rows))
             group.device_communicator.broadcast(tokens)  # on the stream of the forward pass
+            self._add_up(tokens, rows)
         return SamplerOutput(sampled_token_ids=tokens, logprobs_tensors=None)
 
-    def _sample(self, logits: Tensor) -> Tensor:
-        """What vLLM gets to see of each row's next token: int32, shape (rows, 1)."""
-        batch = self._runner.input_batch
-        self.num_live = len(logits)
-        if batch.req_ids != self._batch:
-            self._enter(list(batch.req_ids))
+    def _sample(self, logits: Tensor, rows: Tensor | None) -> Tensor:
+        """What vLLM gets to see of each row's next token: int32, shape (rows, 1); zeros beside ``rows``, if given."""
         values, slots = self._runner.get_model().values, self._slots
-        # Rows whose prompt is not through yet: vLLM throws away what is drawn for them.
-        partial = self._runner.discard_request_mask.np[: self.num_live]
-        if not partial.any():
+        if rows is None:
             return self._judge(logits, values, slots)
-        rows = self._on_device(np.flatnonzero(~partial))
         tokens = torch.zeros(self.num_live, 1, dtype=torch.int32, device=self._device)
         if len(rows):
             tokens[rows] = self._judge(logits[rows], values[rows], slots[rows])
         return tokens
+
+    def _add_up(self, tokens: Tensor, rows: Tensor | None) -> None:
+        """Adds a step's tokens to the checksums of their responses."""
+        slots, given = (self._slots, tokens) if rows is None else (self._slots[rows], tokens[rows])
+        self._sums[slots] = self._sums[slots] * _FACTOR + given[:, 0]
+        if self.check_every_step:
+            group = get_tp_group()
+            own = self._sums[self._slots].cpu()
+            each = [torch.empty_like(own) for _ in range(group.world_size)]
+            torch.distributed.all_gather(each, own, group=group.cpu_group)
+            if other := [rank for rank, sums in enumerate(each) if not sums.equal(each[0])]:
+                raise RuntimeError(f"expected the first worker's tokens on all workers, got others on {other}")
 
     def _judge(self, logits: Tensor, values: Tensor, slots: Tensor) -> Tensor:
         """Draws, judges and writes down a token for each row; int32, shape (rows, 1), as :meth:`_sample`."""
@@ -218,15 +239,15 @@ class EarlyStoppingSampler:
 
     def collect(self, request_ids: list[str]) -> list[WrittenResponse]:
         """Copies responses to the host and gives up their slots; empty ones for requests that have not begun."""
-        nothing = np.zeros(0, np.int32), np.zeros((len(TRACE_COLUMNS), 0), np.float32), -1, False
+        nothing = np.zeros(0, np.int32), np.zeros((len(TRACE_COLUMNS), 0), np.float32), -1, False, 0
         responses: dict[str, WrittenResponse] = dict.fromkeys(request_ids, nothing)
         begun = [request_id for request_id in request_ids if request_id in self._slot_of]
         if begun:
             slots = [self._slot_of.pop(request_id) for request_id in begun]
             self._free += slots
             index = self._on_device(np.array(slots))
-            state = self._steps[index], self._marks[index], self._stopped[index]
-            lengths, marks, stopped = torch.stack(state).cpu().numpy()
+            state = self._steps[index], self._marks[index], self._stopped[index], self._sums[index]
+            lengths, marks, stopped, sums = torch.stack(state).cpu().numpy()
             tokens = self._tokens[index, : lengths.max()].cpu().numpy()
             columns = self._trace[:, index, : lengths.max()].cpu().numpy()
             for row, request_id in enumerate(begun):
@@ -236,6 +257,7 @@ class EarlyStoppingSampler:
                     columns[:, row, written].copy(),
                     int(marks[row]),
                     bool(stopped[row]),
+                    int(sums[row]),
                 )
         return list(responses.values())
 
@@ -259,6 +281,7 @@ class EarlyStoppingSampler:
         self._steps[index] = 0
         self._marks[index] = -1
         self._stopped[index] = 0
+        self._sums[index] = 1
         self._horizons[index] = self._on_device(horizons)
         self._marks_only[index] = self._on_device(np.array([int(p.extra_args["mark_only"]) for p in params]))
         self._uniforms[index, : uniforms.shape[1]] = self._on_device(uniforms)
@@ -276,8 +299,12 @@ class EarlyStoppingWorker:
 
     model_runner: Any
 
-    def install_early_stopping(self, **options: Any) -> None:
+    def install_early_stopping(self, check_every_step: bool = False, **options: Any) -> None:
         """Puts an :class:`EarlyStoppingSampler` in the place of vLLM's.
+
+        Args:
+            check_every_step: Its attribute.
+            options: Its arguments.
 
         Raises:
             RuntimeError: If this vLLM samples in another way than this module knows.
@@ -295,6 +322,7 @@ class EarlyStoppingWorker:
                 f"decoding), got {type(self.model_runner).__module__} with {type(self.model_runner.sampler)}"
             )
         self.model_runner.sampler = EarlyStoppingSampler(self.model_runner, **options)
+        self.model_runner.sampler.check_every_step = check_every_step
 
     def configure_early_stopping(
         self, sampling: SamplingSettings | None = None, state: DetectorState | None = None

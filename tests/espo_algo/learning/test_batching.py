@@ -6,7 +6,8 @@ from hand_made import make_episode, random_episodes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from espo_algo.learning.batching import MicroBatches, Minibatch, SequenceBatch, WholeEpisodeTrainingData, pack
+from espo_algo.learning.batching import MicroBatches, Minibatch, SequenceBatch, pack
+from espo_algo.learning.training_data import WholeEpisodeTrainingData
 
 
 @settings(max_examples=200, deadline=None)

@@ -17,8 +17,10 @@ from ray.rllib.core.columns import Columns
 from torch import Tensor
 
 from espo_algo import ESPOConfig, TokenEpisode
-from espo_algo.learning.batching import SequenceBatch, WholeEpisodeTrainingData
+from espo_algo.learning.batching import SequenceBatch
 from espo_algo.learning.learner import ESPOLearner
+from espo_algo.learning.training_data import WholeEpisodeTrainingData
+from espo_algo.memory import PeakMemory
 from espo_env.types import StopReason
 
 LENGTHS = [5, 1, 9, 7, 3, 6, 2, 8]
@@ -558,3 +560,18 @@ def test_a_restored_learner_goes_on_with_its_own_rates(config):
     policy, critic = (optimizer.param_groups[0] for _, optimizer in other.get_optimizers_for_module(DEFAULT_MODULE_ID))
     assert (policy["lr"], policy["weight_decay"]) == (5e-3, 0.3)
     assert critic["lr"] == pytest.approx(1.5e-3)  # half-way down the schedule
+
+
+@pytest.mark.parametrize("share_prompts", [False, True])
+def test_memory_of_a_micro_batch_grows_with_its_tokens_and_not_with_their_square(
+    config: ESPOConfig, share_prompts: bool
+) -> None:
+    """Responses that shared their prompt attended through masks as high as they are wide."""
+    learner = build_learner(config.training(share_prompts=share_prompts, max_tokens_per_microbatch=1))
+    peaks = []
+    for length in (1025, 2050, 3075):
+        episodes = random_episodes([length])
+        with PeakMemory([*learner.language_module.parameters()]) as memory:
+            update(learner, episodes, minibatch_size=None, num_epochs=1)
+        peaks.append(memory.peak)
+    assert peaks[2] - peaks[1] < 1.2 * (peaks[1] - peaks[0])

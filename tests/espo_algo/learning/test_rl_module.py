@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from espo_algo import ESPOConfig, TokenEpisode
-from espo_algo.learning import rl_module as rl_module_file
+from espo_algo.learning import scoring
 from espo_algo.learning.batching import SequenceBatch
 from espo_algo.learning.rl_module import LanguageModelRLModule, state_numbers, with_numbers
 from espo_env.early_stopping import AuditedResponse, EarlyStoppingState
@@ -66,7 +66,7 @@ def test_scores_are_those_of_the_bare_model(config: ESPOConfig, critic: str, tem
 def test_gradients_are_those_of_the_bare_model(
     config: ESPOConfig, critic: str, gradient_checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rl_module_file, "_CHUNK", 4)
+    monkeypatch.setattr(scoring, "_CHUNK", 4)
     module = build_module(config.language_model(critic=critic, gradient_checkpointing=gradient_checkpointing))
     episodes = random_episodes(LENGTHS)
     weights = {Columns.ACTION_LOGP: 1.0, Columns.VF_PREDS: 0.5, "entropy": 0.3}
@@ -83,7 +83,7 @@ def test_the_chunk_size_changes_nothing_but_the_rows_of_logits(
 ) -> None:
     module, episodes = build_module(config), random_episodes(LENGTHS)
     expected = forward(module, episodes)
-    monkeypatch.setattr(rl_module_file, "_CHUNK", chunk)
+    monkeypatch.setattr(scoring, "_CHUNK", chunk)
     rows: list[int] = []
     project = module.model.project
     monkeypatch.setattr(module.model, "project", lambda hidden: rows.append(len(hidden)) or project(hidden))

@@ -15,8 +15,8 @@ from ranks import run_ranks
 from torch.distributed.tensor import DTensor
 
 from espo_algo import ESPOConfig, TokenEpisode
-from espo_algo.learning.batching import WholeEpisodeTrainingData
 from espo_algo.learning.learner import ESPOLearner
+from espo_algo.learning.training_data import WholeEpisodeTrainingData
 from espo_algo.weight_sync.packing import pieces_of, tensors_of
 from espo_env.types import StopReason
 

@@ -16,13 +16,14 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from transformers import AutoModelForCausalLM, BloomConfig, GPT2Config, MistralConfig
 
 from espo_algo import ESPOConfig, LanguageModelWithCritic, TokenEpisode
-from espo_algo.learning.batching import SequenceBatch, WholeEpisodeTrainingData
+from espo_algo.learning.batching import SequenceBatch
 from espo_algo.learning.shared_prompts import (
     SharedPromptBatch,
     arrange,
     blocks_of_like_length,
     check_shared_prompts,
 )
+from espo_algo.learning.training_data import WholeEpisodeTrainingData
 
 LENGTHS = [5, 1, 9, 7, 3, 6, 2, 8, 4, 1, 12, 2]
 
@@ -120,8 +121,11 @@ def test_each_prompt_goes_through_the_model_once():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("budget", [1, 40, 10_000])
-def test_an_update_is_that_of_whole_sequences(config: ESPOConfig, budget: int, dtype: str) -> None:
+@pytest.mark.parametrize(("budget", "longest"), [(1, 1024), (40, 1024), (40, 6), (10_000, 1024)])
+def test_an_update_is_that_of_whole_sequences(
+    config: ESPOConfig, budget: int, longest: int, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("espo_algo.learning.learner.LONGEST", longest)
     config.training(grad_clip=None, entropy_coeff=0.01).language_model(dtype=dtype)
     plain, shared = (config.copy(copy_frozen=False) for _ in range(2))
     plain.training(max_tokens_per_microbatch=10_000)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from espo_algo.rollout.noise import request_noise
-from espo_algo.rollout.plans import Planner
+from espo_algo.rollout.plans import Planner, share_out
 
 
 def test_responses_to_a_prompt_share_its_problem_and_group_and_have_seeds_of_their_own():
@@ -42,3 +42,15 @@ def test_shadow_responses_are_a_random_share():
     low_bits = uniforms * 2**24 % 1
     for column in (*uniforms.T, *low_bits.T, exponentials):
         assert abs(np.corrcoef(shadow, column)[0, 1]) < 4 / np.sqrt(len(plans))
+
+
+@pytest.mark.parametrize("runners", [1, 2, 3, 7])
+def test_every_plan_is_answered_by_one_runner_and_a_prompts_by_the_same(runners):
+    plans = Planner(lambda i: i, seed=0, rollouts_per_prompt=3).plans(range(2, 17))  # starts within a prompt
+    shares = share_out(plans, runners)
+    assert len(shares) == runners
+    assert sorted(place for share in shares for place in share) == list(range(15))
+    assert all(share == sorted(share) for share in shares)
+    prompts = [{plans[place].group for place in share} for share in shares]
+    assert sum(map(len, prompts)) == len(set().union(*prompts)) == 6
+    assert max(map(len, prompts)) - min(map(len, prompts)) <= 1

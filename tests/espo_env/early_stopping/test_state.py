@@ -190,3 +190,26 @@ def test_the_state_before_is_not_changed() -> None:
     state = EarlyStoppingState()
     updated(state, with_regrets(3.0))
     assert (state.statistics.mean, state.num_updates) == (0.0, 0)
+
+
+@pytest.mark.parametrize("rule", [SETTINGS.rule, "never"])
+@pytest.mark.parametrize("calibrate", [False, True])
+@pytest.mark.parametrize("tolerance", [ToleranceController(), FalsePositiveController()])
+def test_an_update_reads_the_columns_it_names_and_no_others(tolerance, calibrate: bool, rule: str) -> None:
+    """Batches come without what is not named, whichever of them ends the warm-up."""
+    settings = DetectorSettings(rule=rule)
+    state = EarlyStoppingState(tolerance=tolerance, calibrate=calibrate, warmup=CriticWarmup(total_steps=20))
+    named = set()
+    for step in range(4):
+        rng = np.random.default_rng(step)
+        whole = [
+            make_episode([1] * 9, regrets=rng.exponential(size=9), values=rng.random(9), shadow=bool(i % 2))
+            for i in range(8)
+        ]
+        left = [e.without_traces(keep=state.columns_read(settings)) for e in whole]
+        named.add(state.columns_read(settings))
+        expected = state.updated(whole, settings, NEVER, 0.0)
+        assert state.updated(left, settings, NEVER, 0.0) == expected
+        state = expected
+    assert state.warmup.done
+    assert len(named) == (2 if calibrate and rule != "never" and isinstance(tolerance, ToleranceController) else 1)

@@ -411,7 +411,7 @@ def test_a_version_that_is_too_new_is_refused_with_both_numbers(tmp_path, monkey
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 99.1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(ImportError, match=r"expected vLLM >= 0.26, < 0.33 .*got vllm 99.1"):
+    with pytest.raises(ImportError, match=r"expected vLLM >= 0.26, < 0.34 .*got vllm 99.1"):
         check_vllm()
 
 
@@ -427,7 +427,10 @@ def test_in_a_process_of_its_own(arguments):
 
 
 def split_engine(name: str, tied: bool) -> None:
-    """The model is split over two workers, each a process; what the first one draws holds for both."""
+    """The model is split over two workers, each a process; what the first one draws holds for both.
+
+    Where the second one is given other tokens all the same, it is an error when a response ends, or in that step.
+    """
     worker = importlib.import_module("espo_algo.rollout.vllm.worker")
     worker.EarlyStoppingWorker = importlib.import_module("crooked_worker").CrookedWorker
     # vLLM pads an embedding to 64 rows; with fewer tokens the second worker would have none of them in its half.
@@ -441,6 +444,12 @@ def split_engine(name: str, tied: bool) -> None:
         assert max(worst["logprobs"], worst["z"]) < 1e-5, worst
         train_a_little(model)
         engine.weights_changed(version + 1)
+    engine._call("mishear", check_every_step=False)
+    with pytest.raises(RuntimeError, match=r"tokens on all 2 workers, got others on worker 1 in . of . resp"):
+        run(engine, requests)
+    engine._call("mishear", check_every_step=True)
+    with pytest.raises(RuntimeError, match=r"tokens on all workers, got others on \[1\]"):
+        run(engine, requests)
     engine.shutdown()
 
 
