@@ -21,6 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from espo_algo.learning.advantages import get_advantage_estimator
 from espo_algo.learning.lora import check_lora
 from espo_algo.learning.model import check_keys_and_values
+from espo_algo.learning.optimizers import check_8bit
 from espo_algo.learning.sharding import block_names
 from espo_algo.model_folder import check_model_folder
 from espo_algo.rollout.engines import EngineKind, get_engine
@@ -80,6 +81,7 @@ def check_settings(config: ESPOConfig) -> None:
     """Checks everything that can be checked without building anything.
 
     Raises:
+        ImportError: If bitsandbytes is missing for moments in 8 bits.
         ValueError: Naming what was expected, what came, and the section that mends it.
     """
     for what, look in (
@@ -95,6 +97,8 @@ def check_settings(config: ESPOConfig) -> None:
     _check_engine(config, get_engine(config.engine))
     _check_sharding(config)
     _check_ahead(config)
+    if config.moments == "8bit":
+        check_8bit()
     _check_batch(config)
     if config.env_config.get("max_new_tokens", config.max_new_tokens) != config.max_new_tokens:
         _refuse(
@@ -242,6 +246,12 @@ def _check_sharding(config: ESPOConfig) -> None:
             config,
             f"expected .learners(num_learners) >= 2 with .language_model(sharding={config.sharding!r}), which shares "
             f"the weights out among learners, got {config.num_learners}",
+        )
+    if config.moments != "float32":
+        _refuse(
+            config,
+            f"expected .training(moments='float32') with .language_model(sharding='fsdp'), whose moments are dealt out "
+            f"like the weights, got {config.moments!r}",
         )
     if config.share_prompts:
         _refuse(

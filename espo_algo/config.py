@@ -24,7 +24,7 @@ from espo_algo.presets import PRESETS, Preset
 from espo_algo.rollout.engine import EngineSettings, SamplingSettings
 from espo_algo.rollout.engines import get_engine
 from espo_algo.rollout.env_runner import ESPOEnvRunner
-from espo_algo.schema import AuditWeighting, CriticKind, Dtype, EvaluationStops, Sharding, StopCredit
+from espo_algo.schema import AuditWeighting, CriticKind, Dtype, EvaluationStops, Moments, Sharding, StopCredit
 from espo_env.early_stopping import (
     DEFAULT_CLIP,
     DEFAULT_DELTA,
@@ -147,6 +147,7 @@ class ESPOConfig(PPOConfig):
         self.critic_lambda: float | None = None
         self.value_pretraining_iterations = 0
         self.weight_decay = 0.0
+        self.moments: Moments = "float32"
         self.advantage_estimator = "gae"
         self.normalize_advantages = True
         self.clip_param_high: float | None = None
@@ -376,6 +377,7 @@ class ESPOConfig(PPOConfig):
         critic_lambda: float | None = NotProvided,
         value_pretraining_iterations: int = NotProvided,
         weight_decay: float = NotProvided,
+        moments: Moments = NotProvided,
         advantage_estimator: str = NotProvided,
         normalize_advantages: bool = NotProvided,
         clip_param_high: float | None = NotProvided,
@@ -397,6 +399,9 @@ class ESPOConfig(PPOConfig):
                 the critic's warm-up: if it ends among them, stopping begins with the first iteration behind them. A
                 shared critic is the value head alone; the trunk is the policy's.
             weight_decay: AdamW's, for both.
+            moments: ``"8bit"`` keeps AdamW's two moments in 8 bits, block by block, except those of embeddings and of
+                small tensors (Dettmers et al. 2022, arXiv 2110.02861; by bitsandbytes, extra ``optim8bit``): 2 bytes a
+                parameter instead of 8. Not with sharded learners.
             advantage_estimator: ``"gae"`` (the paper), ``"group"`` (GRPO's: rewards against those of the same prompt),
                 or one of your own, see :mod:`espo_algo.learning.advantages`.
             normalize_advantages: Mean 0 and variance 1 over all tokens of all learners.
@@ -424,6 +429,7 @@ class ESPOConfig(PPOConfig):
             critic_lambda=critic_lambda,
             value_pretraining_iterations=value_pretraining_iterations,
             weight_decay=weight_decay,
+            moments=moments,
             advantage_estimator=advantage_estimator,
             normalize_advantages=normalize_advantages,
             clip_param_high=clip_param_high,

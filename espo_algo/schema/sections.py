@@ -30,6 +30,7 @@ from espo_algo.schema.types import (
     Keys,
     Limit,
     LoRA,
+    Moments,
     Natural,
     NotNegative,
     Positive,
@@ -145,6 +146,7 @@ class Training(TypedDict, total=False):
     critic_lambda: Share | None
     value_pretraining_iterations: Natural
     weight_decay: NotNegative
+    moments: Moments
     advantage_estimator: Text
     normalize_advantages: Truth
     clip_param_high: Limit | None
