@@ -25,6 +25,7 @@ from coin_task import CoinTask
 from ray import cloudpickle
 from tiny_models import save_tiny_model
 
+import espo_algo.batches
 import espo_algo.espo
 from espo_algo import ESPO, ESPOConfig
 from espo_algo.evaluation.report import format_table
@@ -37,7 +38,7 @@ RESPONSES, TOKENS = 16, 64
 PARTS: dict[str, tuple[Any, str]] = {
     "plan": (Planner, "plans"),
     "collect": (espo_algo.espo, "collect_from_runners"),
-    "metrics": (espo_algo.espo, "log_rollouts"),
+    "metrics": (espo_algo.batches, "log_rollouts"),
     "deal and update": (espo_algo.espo, "update_learners"),
     "state": (EarlyStoppingState, "updated"),
     "sync": (espo_algo.espo, "sync_weights"),
@@ -145,6 +146,7 @@ def main() -> None:
         rows.append(
             [str(learners), *(f"{1e3 * parts[name]:.1f}" for name in names), f"{1e3 * sum(parts.values()):.0f}"]
         )
+        print(rows[-1], flush=True)
     print("\nthe same with 4 runners and more learners (gloo), equal batches in all")
     print(format_table(["learners", *names, "all"], rows))
 

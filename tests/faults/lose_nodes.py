@@ -109,7 +109,7 @@ def run(cluster: Cluster, folder: Path, losses: int) -> dict[str, Any]:
     result = algo.train()
     report["missing"] = int(result["num_missing_episodes_lifetime"])
     report["answered"] = int(result["env_runners"]["num_episodes_lifetime"])
-    report["planned"] = algo._responses_planned
+    report["planned"] = algo.batches.num_planned
     report["runners_at_home_at_last"] = homes_of_runners(algo) == [of_runners.node_id] * RUNNERS
     cluster.remove_node(of_learner, allow_graceful=False)
     start = time.monotonic()
