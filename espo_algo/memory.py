@@ -29,12 +29,13 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 from espo_algo.learning.batching import ResponseStates
 from espo_algo.learning.lora import LanguageModelWithLoRA, LoRASettings
 from espo_algo.learning.model import LanguageModelWithCritic
+from espo_algo.learning.optimizers import moment_bytes
 from espo_algo.learning.rl_module import LanguageModelRLModule
 from espo_algo.learning.sharding import block_names
 from espo_algo.rollout.embedded.engine import PREFILL_TOKENS
 from espo_algo.rollout.embedded.kv_cache import SlotCache
 from espo_algo.rollout.sampling import SamplingSettings, draw
-from espo_algo.schema import CriticKind
+from espo_algo.schema import CriticKind, Moments
 
 __all__ = ["Peak", "PeakMemory", "decode_peak", "update_peak"]
 
@@ -69,6 +70,7 @@ def update_peak(
     accumulates: bool,
     num_shards: int = 1,
     lora: LoRASettings | None = None,
+    moments: Moments = "float32",
 ) -> Peak:
     """The second optimiser step of a learner, whose moments are there.
 
@@ -88,6 +90,7 @@ def update_peak(
         accumulates: Whether a step adds up the gradients of several micro-batches.
         num_shards: Learners that the model is spread over.
         lora: What adapters look like; None where all weights are trained. Frozen weights are in ``dtype``.
+        moments: What AdamW's are kept in; only float32 where it is sharded.
     """
     sharded = num_shards > 1
     with _fake(config, critic, vocab_size, dtype if sharded or lora else torch.float32, lora) as model:
@@ -118,7 +121,12 @@ def update_peak(
                 _pass(module, batch)
             for optimizer in optimizers:
                 optimizer.step()
-    return Peak(held, max(0, memory.peak - sum(held.values())))
+        passing = max(0, memory.peak - sum(held.values()))
+        if moments == "8bit":  # the step above had float32 ones
+            embeddings = {*map(id, model.embeddings())}
+            del held["AdamW's two moments"]
+            held["AdamW's two moments, 8bit"] = sum(moment_bytes(p, moments, id(p) in embeddings) for p in trained)
+    return Peak(held, passing)
 
 
 def decode_peak(

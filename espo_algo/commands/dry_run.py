@@ -128,8 +128,12 @@ def learner_memory(config: ESPOConfig, mdp: TokenMDP) -> tuple[dict[str, int], d
         accumulates=sequences < minibatch,
         num_shards=config.num_learners if sharded else 1,
         lora=config.lora_settings,
+        moments=config.moments,
     )
-    held = {f"update: {what}" + ("" if "frozen" in what else ", float32"): size for what, size in peak.held.items()}
+    held = {
+        f"update: {what}" + ("" if "," in what else ", float32"): size  # some say themselves what they are in
+        for what, size in peak.held.items()
+    }
     if config.num_learners > 1 and not sharded:
         held["update: DDP's buckets, float32"] = peak.held["gradients"]
     passing = {f"update: activations, {sequences} sequences x {mdp.max_length} tokens": peak.passing}

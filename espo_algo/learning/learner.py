@@ -32,7 +32,7 @@ from espo_algo.learning.advantages import get_advantage_estimator
 from espo_algo.learning.batching import MicroBatches, Minibatch, SequenceBatch, TrainingBatch, by_prompt, pack
 from espo_algo.learning.credit import Credit, Responses, assign_credit, audit_weight
 from espo_algo.learning.lora import LanguageModelWithLoRA
-from espo_algo.learning.optimizers import clipped_step, weight_scales
+from espo_algo.learning.optimizers import check_moments, clipped_step, make_adamw, weight_scales
 from espo_algo.learning.rl_module import LanguageModelRLModule
 from espo_algo.learning.sharding import (
     dealt_optimizer_state,
@@ -113,7 +113,7 @@ class ESPOLearner(PPOTorchLearner):
             self.register_optimizer(
                 module_id=module_id,
                 optimizer_name=name,
-                optimizer=torch.optim.AdamW(parameters, weight_decay=config.weight_decay),
+                optimizer=make_adamw(parameters, config.weight_decay, config.moments, model.embeddings()),
                 params=parameters,
                 lr_or_lr_schedule=lr,
             )
@@ -444,9 +444,15 @@ class ESPOLearner(PPOTorchLearner):
                     group["weight_decay"] = self.config.weight_decay
 
     def _set_optimizer_state(self, state: dict[str, Any]) -> None:
+        for entry in state.values():
+            check_moments(entry["state"], self.config.moments)
         if self.sharded:
             state = {
                 name: {**entry, "state": dealt_optimizer_state(self._named_optimizers[name], entry["state"])}
                 for name, entry in state.items()
             }
         super()._set_optimizer_state(state)
+        if self.config.moments == "8bit":
+            for optimizer in self._named_optimizers.values():
+                for moments in optimizer.state.values():
+                    moments["step"] = int(moments["step"])  # as bitsandbytes counts; RLlib has made a tensor of it

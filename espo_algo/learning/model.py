@@ -101,6 +101,12 @@ class LanguageModelWithCritic(nn.Module):
         trunk = [] if self.critic_trunk is None else [*self.critic_trunk.parameters()]
         return [*self.value_head.parameters(), *trunk]
 
+    def embeddings(self) -> list[nn.Parameter]:
+        """Of policy and critic, tied output layers included."""
+        trunks = [self.trunk] if self.critic_trunk is None else [self.trunk, self.critic_trunk]
+        parts = [part for trunk in trunks for part in trunk.modules() if isinstance(part, nn.Embedding)]
+        return [parameter for part in parts for parameter in part.parameters()]
+
     def plain_weights(self) -> Mapping[str, Weight]:
         """The weights by the names that this class gives them, a tied one once: what engines are sent."""
         return dict(self.named_parameters())

@@ -9,7 +9,7 @@ A keyword of one of ``ESPOConfig``'s methods stands either in ``sections.py`` or
 
 from espo_algo.schema.check import FIELDS, WITHOUT_FIELD, check_sections, expected_value, section_keys
 from espo_algo.schema.sections import COMMAND_LINE, SECTIONS
-from espo_algo.schema.types import AuditWeighting, CriticKind, Dtype, EvaluationStops, Sharding, StopCredit
+from espo_algo.schema.types import AuditWeighting, CriticKind, Dtype, EvaluationStops, Moments, Sharding, StopCredit
 from espo_algo.schema.unread import UNREAD
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "CriticKind",
     "Dtype",
     "EvaluationStops",
+    "Moments",
     "Sharding",
     "StopCredit",
     "check_sections",

@@ -30,6 +30,7 @@ from espo_algo.schema.types import (
     Keys,
     Limit,
     LoRA,
+    Moments,
     Natural,
     NotNegative,
     Positive,
@@ -60,6 +61,7 @@ class EnvRunners(TypedDict, total=False):
     create_local_env_runner: Truth
     create_env_on_local_worker: Truth
     num_envs_per_env_runner: Count
+    batches_ahead: Literal[0, 1]
     num_cpus_per_env_runner: NotNegative
     num_gpus_per_env_runner: NotNegative
     custom_resources_per_env_runner: Keys
@@ -144,6 +146,7 @@ class Training(TypedDict, total=False):
     critic_lambda: Share | None
     value_pretraining_iterations: Natural
     weight_decay: NotNegative
+    moments: Moments
     advantage_estimator: Text
     normalize_advantages: Truth
     clip_param_high: Limit | None

@@ -18,6 +18,8 @@ Dtype = Literal["float32", "bfloat16"]
 """What engines keep their weights in and the learner computes in."""
 Sharding = Literal["fsdp"]
 """How several learners share the weights out among themselves: PyTorch's FSDP2."""
+Moments = Literal["float32", "8bit"]
+"""What AdamW's two moments are kept in."""
 Targets = Literal["all-linear"]
 """Layers that get adapters: every linear one of the trunk."""
 EvaluationStops = Literal["off", "mark", "stop"]

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qw
 from espo_algo.episodes import TokenEpisode
 from espo_algo.learning.batching import SequenceBatch, pack
 from espo_algo.learning.model import LanguageModelWithCritic
-from espo_algo.learning.optimizers import clipped_step
+from espo_algo.learning.optimizers import clipped_step, make_adamw
 from espo_algo.learning.scoring import score_responses
 from espo_algo.learning.update import LossSettings, accumulate_gradients, ppo_loss
 from espo_algo.rollout.embedded.engine import TorchEngine
@@ -139,7 +139,7 @@ def update(name: str, quick: bool) -> Rows:
     model.train()
     if checkpointing:
         model.trunk.gradient_checkpointing_enable({"use_reentrant": False})
-    optimizers = [torch.optim.AdamW(p, lr=1e-6) for p in (model.policy_parameters(), model.critic_parameters())]
+    optimizers = [make_adamw(p, 0.0, "float32") for p in (model.policy_parameters(), model.critic_parameters())]
     batches = make_batches(sequences, length, prompt, model.vocab_size)
     settings = LossSettings(clip_param=0.2, clip_param_high=None, vf_clip_param=10.0, vf_loss_coeff=0.5)
     autocast = DTYPE if ON_GPU else None
