@@ -96,6 +96,7 @@ def check_settings(config: ESPOConfig) -> None:
             _refuse(config, f"{what}{error}")
     _check_engine(config, get_engine(config.engine))
     _check_sharding(config)
+    _check_ahead(config)
     if config.moments == "8bit":
         check_8bit()
     _check_batch(config)
@@ -263,6 +264,29 @@ def _check_sharding(config: ESPOConfig) -> None:
             config,
             f"expected .framework(torch_ddp_kwargs) left empty with .language_model(sharding='fsdp'), which uses no "
             f"DDP, got {config.torch_ddp_kwargs}",
+        )
+
+
+def _check_ahead(config: ESPOConfig) -> None:
+    if not config.batches_ahead or config.in_evaluation:
+        return
+    beside = f"with .env_runners(batches_ahead={config.batches_ahead})"
+    if not config.num_env_runners:
+        _refuse(
+            config,
+            f"expected .env_runners(num_env_runners) >= 1 {beside}, which write while this process learns, got 0",
+        )
+    if config.importance_weight_cap is None:
+        _refuse(
+            config,
+            f"expected .training(importance_weight_cap), such as 2, {beside}, whose responses are written by weights "
+            "one update older than those that learn from them, got None",
+        )
+    if config.dynamic_sampling_rounds:
+        _refuse(
+            config,
+            f"expected .generation(dynamic_sampling_rounds=0) {beside}: what further rounds sample is known when a "
+            f"batch is there, and would keep the learners waiting, got {config.dynamic_sampling_rounds}",
         )
 
 

@@ -77,6 +77,7 @@ class ESPOConfig(PPOConfig):
         self.env_runner_cls = ESPOEnvRunner
         self.num_env_runners = 0
         self.num_envs_per_env_runner = 32
+        self.batches_ahead = 0
         # A rollout of a language model outlasts RLlib's 60 s.
         self.sample_timeout_s = 3600.0
         self.evaluation_sample_timeout_s = 3600.0
@@ -166,6 +167,20 @@ class ESPOConfig(PPOConfig):
         self.wait_floor_s = 120.0
         self.update_timeout_s = 3600.0
         self.weight_sync_timeout_s = 600.0
+
+    def env_runners(self, *, batches_ahead: int = NotProvided, **kwargs: Any) -> Self:
+        """Sets who samples, and when.
+
+        Args:
+            batches_ahead: 0: a batch is sampled, then learnt from. 1: the next batch is sampled while one is learnt
+                from, by weights that are one update older (docs/sampling-beside-learning.md). It takes remote runners
+                (``num_env_runners``) and an ``importance_weight_cap``; the gain of the tolerance's controller is
+                halved, because its answer comes one batch later.
+            kwargs: Those of ``AlgorithmConfig.env_runners``.
+        """
+        super().env_runners(**kwargs)
+        self._set(batches_ahead=batches_ahead)
+        return self
 
     def language_model(
         self,
@@ -312,7 +327,8 @@ class ESPOConfig(PPOConfig):
             beta_bounds: Lowest and highest tolerance (not published).
             target_stop_rate: What the controller aims at; 0.25 in the paper. Keep it below the failure rate: false
                 positives are at least ``1 - failure_rate / stop_rate``.
-            tolerance_rate: Gain of the controller: 0.2; 0.1 in the paper, for its additive update.
+            tolerance_rate: Gain of the controller: 0.2; 0.1 in the paper, for its additive update. Half of it with
+                ``batches_ahead=1``.
             tolerance_update: ``"multiplicative"``, which suits any scale of ``beta``, or ``"additive"`` (the paper).
             budget: Highest share of wrong stops among all stops (ours; the paper reports 2.7 %).
             confidence: Of the upper bound that has to be within the budget (ours).
@@ -402,7 +418,8 @@ class ESPOConfig(PPOConfig):
                 keep a prompt of their own. Not with gradient checkpointing, nor with sliding windows shorter than a
                 prompt and its response.
             importance_weight_cap: Weight each token's loss with ``min(pi_learner / pi_sampler, cap)``, which corrects
-                for an engine whose log-probabilities differ from the learner's; None is off.
+                for an engine whose log-probabilities differ from the learner's, and, with ``batches_ahead``, for the
+                update that lies between the two; None is off.
             kwargs: Those of ``PPOConfig.training``. ``train_batch_size_per_learner`` and ``minibatch_size`` count
                 responses.
         """
@@ -536,7 +553,11 @@ class ESPOConfig(PPOConfig):
         beta = min(max(7.0, low), high) if self.beta == "auto" else self.beta
         controllers: dict[Controller, ToleranceController | FalsePositiveController] = {
             "stop_rate": ToleranceController(
-                beta, self.tolerance_rate, self.target_stop_rate, (low, high), self.tolerance_update
+                beta,
+                self.tolerance_rate / (1 + self.batches_ahead),  # as far from swinging as without the delay
+                self.target_stop_rate,
+                (low, high),
+                self.tolerance_update,
             ),
             "false_positive_rate": FalsePositiveController(
                 beta, self.budget, self.confidence, self.audit_window, (low, high)

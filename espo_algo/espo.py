@@ -4,6 +4,8 @@
 
       problems -> engine + detector -> graded episodes -> PPO on whole responses -> early-stopping state -> weights
 
+  With ``batches_ahead=1`` the first half works on the next batch while the second half learns (``rollout/ahead.py``).
+
 The step regret, the detector and what moves it are in ``espo_env.early_stopping``; the engines run the detector while
 they decode; the losses are plain PPO's.
 """
@@ -13,10 +15,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
+from espo_algo.batches import BATCH_AHEAD_TIMER, Batches, Sampled
 from espo_algo.cluster import check_cluster
 from espo_algo.config import ESPOConfig
 from espo_algo.episodes import TokenEpisode
@@ -45,17 +46,14 @@ from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.learning.training_data import WholeEpisodeTrainingData
 from espo_algo.limits import WaitLimit
 from espo_algo.manifest import MANIFEST, verify_checkpoint, write_manifest
-from espo_algo.metrics import log_rollouts
 from espo_algo.policy import Policy
-from espo_algo.rollout.dynamic_sampling import choose_batch, log_dropped, with_spread
 from espo_algo.rollout.engines import get_engine
 from espo_algo.rollout.plans import Planner, ResponsePlan
-from espo_algo.rollout.prompt_success import PromptSuccess
-from espo_algo.rollout.runners import collect_from_runners, count_lost
+from espo_algo.rollout.runners import collect_from_runners
 from espo_algo.weight_sync.calls import ask_learners, check_learners, update_learners
 from espo_algo.weight_sync.packing import unpack_pieces
 from espo_algo.weight_sync.sync import sync_weights
-from espo_env.early_stopping import FalsePositiveController
+from espo_env.early_stopping import EarlyStoppingState, FalsePositiveController
 from espo_env.tasks.order import ProblemOrder
 from espo_env.token_mdp import TokenMDP
 
@@ -66,8 +64,6 @@ logger = logging.getLogger(__name__)
 _DRIVER_STATE = "espo"
 _FOR_EVER = 1e8
 """Seconds; what None means as a limit of RLlib's."""
-_SHOWN = 5
-"""Kinds of loss that a message names."""
 
 
 class ESPO(PPO):
@@ -76,6 +72,7 @@ class ESPO(PPO):
     Attributes:
         mdp: The training task with its horizon, built once.
         latest_episodes: The responses that the last iteration learnt from.
+        batches: What the iterations learn from.
         traces: Whether responses bring all their columns (``TRACE_COLUMNS``), as whoever records them wants; else those
             alone that training reads: what nobody asked for does not travel.
     """
@@ -85,9 +82,7 @@ class ESPO(PPO):
     latest_episodes: list[TokenEpisode]
     traces: bool = False
     eval_env_runner_group: EnvRunnerGroup | None
-    _planner: Planner
-    _responses_planned: int
-    _prompt_success: PromptSuccess
+    batches: Batches
 
     @classmethod
     def get_default_config(cls) -> ESPOConfig:
@@ -99,73 +94,23 @@ class ESPO(PPO):
         check_learners(self.learner_group)  # before responses are written that nobody learns from
         with self._timer(ENV_RUNNER_SAMPLING_TIMER):
             # The engines stop a response where its regret outgrows what the critic's value allows.
-            sampled = self._sample()
-            self.latest_episodes = episodes = self._choose(sampled)
+            sampled = self.batches.next(self)
+        self.latest_episodes = sampled.batch
+        if self.config.batches_ahead:
+            self.batches.launch(self)  # the runners write the next batch while the learners learn from this one
         with self._weights_lock:  # evaluation beside training sends whole weights, or waits
             with self._timer(LEARNER_UPDATE_TIMER):
                 # PPO sees shorter responses; what stands behind their end is `stop_credit`.
-                self._update(episodes)
+                self._update(sampled.batch)
             # Statistics, tolerance and warm-up for the next batch; frozen while it is collected.
             self._adapt(sampled)
+        if self.config.batches_ahead:
+            with self._timer(BATCH_AHEAD_TIMER):
+                self.batches.wait()
         with self._timer(SYNCH_WORKER_WEIGHTS_TIMER):
             self.send_weights(self.env_runner_group)
             if self.config.evaluation_parallel_to_training and self.eval_env_runner_group is not None:
                 self.send_weights(self.eval_env_runner_group)  # for the evaluation beside the next iteration
-
-    def _sample(self) -> list[TokenEpisode]:
-        """Collects responses from all runners, and logs their metrics.
-
-        Returns:
-            A batch; with dynamic sampling also those that were sampled in the place of others.
-
-        Raises:
-            TrainingError: If several rounds in a row brought nothing, naming what was lost to what, and where.
-        """
-        config, planner, episodes = self.config, self._planner, list[TokenEpisode]()
-        size, further_rounds = config.total_train_batch_size, config.dynamic_sampling_rounds
-        if config.value_pretraining_iterations and self._ask_learners(lambda learner: learner.pretrains_critic)[0]:
-            # The critic learns from all responses, and every one runs on.
-            planner, further_rounds = replace(planner, shadow_fraction=1.0), 0
-        lost: Counter[str] = Counter()
-        for _ in range(config.max_empty_rounds):
-            episodes += self._collect_next(planner, size, lost)
-            if len({episode.group for episode in episodes if episode.is_trainable}) >= max(1, config.num_learners):
-                break
-            self.restore_env_runners(self.env_runner_group)
-        else:
-            raise TrainingError(
-                f"expected responses to train on, got none in {config.max_empty_rounds} rounds of {size}; lost: "
-                + "; ".join(f"{count} to {what}" for what, count in lost.most_common(_SHOWN))
-                + "".join(f"; the last one: {episode.message}" for episode in episodes[-1:] if episode.message)
-            )
-        for _ in range(further_rounds):
-            teaching = with_spread([episode for episode in episodes if episode.is_trainable])
-            if not (prompts := (size - len(teaching)) // config.rollouts_per_prompt):
-                break
-            episodes += self._collect_next(planner, prompts * config.rollouts_per_prompt, lost)
-        log_rollouts(self.metrics, episodes, key=(ENV_RUNNER_RESULTS,))
-        return [episode for episode in episodes if episode.is_trainable]
-
-    def _collect_next(self, planner: Planner, count: int, lost: Counter[str]) -> list[TokenEpisode]:
-        """The next responses of the run; those of runners that died are missing; what was lost is added to ``lost``."""
-        first, self._responses_planned = self._responses_planned, self._responses_planned + count
-        plans = [
-            replace(plan, prompt_success=self._prompt_success.rate(plan.problem_index))
-            for plan in planner.plans(range(first, self._responses_planned))
-        ]
-        episodes = [*self.collect(self.env_runner_group, plans).values()]
-        self.metrics.log_value("num_missing_episodes_lifetime", len(plans) - len(episodes), reduce="lifetime_sum")
-        lost += count_lost(episodes, len(plans))
-        self._prompt_success.update([episode for episode in episodes if episode.is_trainable])
-        return episodes
-
-    def _choose(self, sampled: list[TokenEpisode]) -> list[TokenEpisode]:
-        """What the iteration learns from, where dynamic sampling has brought more."""
-        if not self.config.dynamic_sampling_rounds:
-            return sampled
-        batch = choose_batch(sampled, self.config.total_train_batch_size)
-        log_dropped(self.metrics, sampled, batch)
-        return batch
 
     def _update(self, episodes: list[TokenEpisode]) -> None:
         """PPO on whole responses."""
@@ -195,15 +140,18 @@ class ESPO(PPO):
                 f"steps in a row without effect, got {in_row}: {why}"
             )
 
-    def _adapt(self, episodes: list[TokenEpisode]) -> None:
+    def _adapt(self, sampled: Sampled) -> None:
         """Updates the state of early stopping with the batch; it is kept in the module's buffers on every learner."""
         measured = {
             name: float(self.metrics.peek((LEARNER_RESULTS, DEFAULT_MODULE_ID, name)))
             for name in ("vf_loss", "vf_explained_var", "mismatch_kl", "mismatch_ratio_max")
         }
-        before, *_ = self._ask_learners(lambda learner: learner.language_module.early_stopping)
-        state = before.updated(
-            episodes, self.config.detector_settings, measured["vf_loss"], measured["vf_explained_var"]
+        state = self.early_stopping_state().updated(
+            sampled.responses,
+            self.config.detector_settings,
+            measured["vf_loss"],
+            measured["vf_explained_var"],
+            collected_with=sampled.detector,
         )
 
         def store(learner: Any) -> None:
@@ -224,6 +172,10 @@ class ESPO(PPO):
                 window=1,
             )
 
+    def early_stopping_state(self) -> EarlyStoppingState:
+        """Statistics, tolerance and warm-up, as the learners have them."""
+        return self._ask_learners(lambda learner: learner.language_module.early_stopping)[0]
+
     # --- runners ------------------------------------------------------------------------------------------------
 
     def collect(self, group: EnvRunnerGroup, plans: Sequence[ResponsePlan]) -> dict[int, TokenEpisode]:
@@ -239,10 +191,10 @@ class ESPO(PPO):
             missing.
         """
         limit = self._limits["sample" if group is self.env_runner_group else "evaluate"]
-        episodes, outdated = collect_from_runners(group, plans, self.version_sent(group), limit, self.traces)
-        if outdated:
+        answers = collect_from_runners(group, plans, self.version_sent(group), limit, self.traces)
+        if answers.outdated:
             self.send_weights(group)
-        return episodes
+        return answers.episodes
 
     def send_weights(self, group: EnvRunnerGroup) -> int:
         """Sends the learners' weights and state of early stopping to a group's runners, and waits until they have them.
@@ -344,11 +296,9 @@ class ESPO(PPO):
         self.mdp = config.check_task()
         check_cluster(config)
         order = ProblemOrder(self.mdp.task.num_problems(self.mdp.split), config.seed)
-        self._planner = Planner(
+        planner = Planner(
             order.__getitem__, config.seed or 0, config.rollouts_per_prompt, config.shadow_fraction, config.pilots
         )
-        self._prompt_success = PromptSuccess()
-        self._responses_planned = 0
         self._weights_lock = threading.RLock()
         self._versions: dict[int, int] = {}
         self._limits = {
@@ -360,28 +310,25 @@ class ESPO(PPO):
                 ("sync", config.weight_sync_timeout_s),
             )
         }
+        self.batches = Batches(planner, self._limits["sample"])
         super().setup(config)
         self._send_to_all()
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """RLlib's state, how many responses were planned, and what is known of the problems.
+        """RLlib's state, how many responses were planned, what is known of the problems, and what was written ahead.
 
         So a restored run goes on with the next problem and seed.
         """
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component(_DRIVER_STATE, components, not_components):
-            state[_DRIVER_STATE] = {
-                "responses_planned": self._responses_planned,
-                "prompt_success": self._prompt_success.get_state(),
-            }
+            state[_DRIVER_STATE] = self.batches.get_state()
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes a state over, and sends the weights to every runner."""
         super().set_state(state)
         if _DRIVER_STATE in state:
-            self._responses_planned = state[_DRIVER_STATE]["responses_planned"]
-            self._prompt_success.set_state(state[_DRIVER_STATE]["prompt_success"])
+            self.batches.set_state(state[_DRIVER_STATE])
         if COMPONENT_LEARNER_GROUP in state:
             self._send_to_all()
 

@@ -22,6 +22,7 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
+from espo_algo.batches import BATCH_AHEAD_TIMER
 from espo_env.escapes import visible
 
 __all__ = ["format_table", "iteration_record", "plot_curves"]
@@ -44,7 +45,7 @@ def iteration_record(result: Mapping[str, Any]) -> dict[str, float]:
     Returns:
         ``iteration``, ``tokens`` (rollout tokens so far), ``accuracy``, ``response_length``, ``stop_rate``,
         ``false_positive_rate``, ``beta``, ``warmup_done``, ``entropy``, ``vf_explained_var``, ``sampling_s``,
-        ``update_s``.
+        ``update_s``; ``sampling_s`` is what the iteration waited for responses.
     """
     rollouts, learner = result[ENV_RUNNER_RESULTS], result[LEARNER_RESULTS][DEFAULT_MODULE_ID]
     numbers = {
@@ -58,7 +59,7 @@ def iteration_record(result: Mapping[str, Any]) -> dict[str, float]:
         "warmup_done": result["warmup_done"],
         "entropy": learner["entropy"],
         "vf_explained_var": learner["vf_explained_var"],
-        "sampling_s": result[TIMERS][ENV_RUNNER_SAMPLING_TIMER],
+        "sampling_s": result[TIMERS][ENV_RUNNER_SAMPLING_TIMER] + result[TIMERS].get(BATCH_AHEAD_TIMER, 0.0),
         "update_s": result[TIMERS][LEARNER_UPDATE_TIMER],
     }
     return {name: float(number) for name, number in numbers.items()}

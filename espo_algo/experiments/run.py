@@ -239,7 +239,9 @@ def for_evaluation(config: ESPOConfig, problem_seed: int | None = None) -> ESPOC
     config = config.copy(copy_frozen=False).generation(engine="torch")
     if problem_seed is not None:
         config.environment(env_config={**config.env_config, "seed": problem_seed})
-    return config.env_runners(num_env_runners=0, num_gpus_per_env_runner=0, num_envs_per_env_runner=_EVALUATION_SLOTS)
+    return config.env_runners(
+        num_env_runners=0, batches_ahead=0, num_gpus_per_env_runner=0, num_envs_per_env_runner=_EVALUATION_SLOTS
+    )
 
 
 def numbers(run: Run) -> dict[str, Any]:

@@ -1,15 +1,18 @@
 """Responses from a group of runners, and what became of those that did not come.
 
+- :class:`Rollout`: plans that are being answered, and :class:`Answers`: what came of them.
 - :func:`collect_from_runners`: shares plans out, and gathers the episodes.
 - :func:`count_lost`: how many responses were lost to what.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
@@ -19,65 +22,108 @@ from espo_algo.rollout.env_runner import ESPOEnvRunner
 from espo_algo.rollout.plans import ResponsePlan, share_out
 from espo_algo.weight_sync.calls import replace_runners
 
-__all__ = ["collect_from_runners", "count_lost"]
+__all__ = ["Answers", "Rollout", "collect_from_runners", "count_lost"]
 
 logger = logging.getLogger(__name__)
+
+_TRANSIT = 5.0
+"""Seconds in which answers arrive that were ready when somebody came to wait for them."""
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What came of a rollout.
+
+    Attributes:
+        episodes: Place of a plan -> its episode, in the plans' order, whoever wrote them.
+        outdated: Whether a runner had other weights, and so answered nothing.
+        seconds: What the slowest runner took; 0 where none answered.
+    """
+
+    episodes: dict[int, TokenEpisode] = field(default_factory=dict)
+    outdated: bool = False
+    seconds: float = 0.0
+
+
+class Rollout:
+    """Plans that the healthy remote runners of a group are answering, whatever the caller does meanwhile.
+
+    Args:
+        group: Has remote runners.
+        plans: What to answer.
+        version: That of the weights that were sent to the group last. A runner that has others answers nothing.
+        traces: Whether episodes bring all their columns, see :meth:`ESPOEnvRunner.sample`.
+    """
+
+    def __init__(self, group: EnvRunnerGroup, plans: Sequence[ResponsePlan], version: int, traces: bool) -> None:
+        self._group = group
+        self._version = version
+        runners = group.healthy_worker_ids()
+        self._shares = shares = dict(zip(runners, share_out(plans, max(1, len(runners))), strict=False))
+
+        def sample(runner: ESPOEnvRunner, plans: list[ResponsePlan]) -> tuple[list[TokenEpisode] | str | None, float]:
+            start = time.monotonic()
+            if runner.weights_version != version:
+                return None, 0.0  # restarted, and nobody has noticed
+            try:
+                answer: list[TokenEpisode] | str = runner.sample(plans=plans, traces=traces)
+            except Exception as error:  # else RLlib would end the process, and only its own log would say why
+                logger.exception("runner %d", int(runner.worker_index))
+                answer = f"{type(error).__name__}: {error}"
+            return answer, time.monotonic() - start
+
+        self._start = time.monotonic()
+        # RLlib drops a call of a tag whose last call was not fetched, as where an update between the two has failed.
+        self._tag = f"rollout {next(_numbers)}"
+        if runners:
+            group.foreach_env_runner_async(
+                [sample] * len(runners),
+                tag=self._tag,
+                # To each its own: all plans to all runners would grow with the square of their number.
+                kwargs=[{"plans": [plans[place] for place in shares[runner]]} for runner in runners],
+                remote_worker_ids=runners,
+            )
+
+    def wait(self, limit: WaitLimit) -> Answers:
+        """Waits for every runner. One that hangs or has raised is restarted.
+
+        Args:
+            limit: How long a rollout may take from its start; takes in what the slowest runner took.
+        """
+        seconds = limit.seconds
+        left = max(self._start + seconds - time.monotonic(), _TRANSIT)
+        answers = dict(self._group.fetch_ready_async_reqs(tags=self._tag, timeout_seconds=left))
+        slowest = max((took for _, took in answers.values()), default=0.0)
+        if hung := set(self._group.healthy_worker_ids()) & self._shares.keys() - answers.keys():
+            replace_runners(self._group, hung, f"expected its responses within {seconds:g} s, got none")
+        elif slowest:
+            limit.took(slowest)
+        episodes: dict[int, TokenEpisode] = {}
+        for index, (answer, _) in answers.items():
+            if isinstance(answer, str):
+                replace_runners(self._group, [index], f"with weights {self._version} it raised {answer}")
+            else:
+                episodes |= zip(self._shares[index], answer or (), strict=False)
+        outdated = any(answer is None for answer, _ in answers.values())
+        return Answers(dict(sorted(episodes.items())), outdated, slowest)
 
 
 def collect_from_runners(
     group: EnvRunnerGroup, plans: Sequence[ResponsePlan], version: int, limit: WaitLimit, traces: bool = True
-) -> tuple[dict[int, TokenEpisode], bool]:
-    """Shares plans out over a group's healthy runners; the local one answers all of them where there are no others.
+) -> Answers:
+    """Shares plans out over a group's healthy runners, and waits; the local one answers where there are no others.
 
     Args:
         group: A runner of it that hangs or raises is restarted.
         plans: What to answer.
-        version: That of the weights that were sent to the group last. A runner that has others answers nothing.
+        version: As for :class:`Rollout`.
         limit: How long to wait; takes in how long it took.
-        traces: Whether episodes bring all their columns, see :meth:`ESPOEnvRunner.sample`.
-
-    Returns:
-        Place of a plan -> its episode, in the plans' order, whoever wrote them; and whether a runner had other weights.
+        traces: As for :class:`Rollout`.
     """
     if not group.num_remote_workers():
-        return dict(enumerate(group.local_env_runner.sample(plans=plans, traces=traces))), False
-    runners = group.healthy_worker_ids()
-    if not runners:
-        return {}, False
-    shares = dict(zip(runners, share_out(plans, len(runners)), strict=True))
-
-    def sample(runner: ESPOEnvRunner, plans: list[ResponsePlan]) -> tuple[int, list[TokenEpisode] | str | None]:
-        index = int(runner.worker_index)
-        if runner.weights_version != version:
-            return index, None  # restarted, and nobody has noticed
-        try:
-            return index, runner.sample(plans=plans, traces=traces)
-        except Exception as error:  # else RLlib would end the process, and only its own log would say why
-            logger.exception("runner %d", index)
-            return index, f"{type(error).__name__}: {error}"
-
-    start = time.monotonic()
-    answers = dict(
-        group.foreach_env_runner(
-            [sample] * len(runners),
-            # To each its own: all plans to all runners would grow with the square of their number.
-            kwargs=[{"plans": [plans[place] for place in shares[runner]]} for runner in runners],
-            local_env_runner=False,
-            remote_worker_ids=runners,
-            timeout_seconds=limit.seconds,
-        )
-    )
-    if hung := set(group.healthy_worker_ids()) & set(runners) - answers.keys():
-        replace_runners(group, hung, f"expected its responses within {limit.seconds:g} s, got none")
-    else:
-        limit.took(time.monotonic() - start)
-    episodes: dict[int, TokenEpisode] = {}
-    for index, answer in answers.items():
-        if isinstance(answer, str):
-            replace_runners(group, [index], f"with weights {version} it raised {answer}")
-        else:
-            episodes |= zip(shares[index], answer or (), strict=False)
-    return dict(sorted(episodes.items())), None in answers.values()
+        return Answers(dict(enumerate(group.local_env_runner.sample(plans=plans, traces=traces))))
+    return Rollout(group, plans, version, traces).wait(limit)
 
 
 def count_lost(episodes: Sequence[TokenEpisode], planned: int) -> Counter[str]:

@@ -71,6 +71,7 @@ class EarlyStoppingState:
         settings: DetectorSettings,
         critic_loss: float,
         explained_variance: float,
+        collected_with: DetectorState | None = None,
     ) -> EarlyStoppingState:
         """The state after a training batch.
 
@@ -80,6 +81,8 @@ class EarlyStoppingState:
             settings: The rule and constants that the batch was collected with.
             critic_loss: The critic's mean squared error in this batch's update.
             explained_variance: Share of the returns' variance that the critic explained before the update.
+            collected_with: What the detector ran with; None for this state's own, another where a batch is collected
+                while one is learnt from.
 
         Returns:
             Statistics take in every batch; the controller answers only to batches that were collected with stopping
@@ -93,15 +96,15 @@ class EarlyStoppingState:
         # A batch whose returns do not vary explains nothing.
         explained = -math.inf if math.isnan(explained_variance) else explained_variance
         warmup = self.warmup.updated(critic_loss, step, explained)
-        tolerance = self.tolerance
+        tolerance, collected_with = self.tolerance, collected_with or self.detector_state
         if settings.rule == "never":
             pass  # there is no tolerance to set
         elif isinstance(tolerance, FalsePositiveController):
             if warmup.done:
-                tolerance = tolerance.updated(self._audited(trajectories, settings, statistics))
-        elif self.warmup.done:
+                tolerance = tolerance.updated(_audited(trajectories, settings, statistics, collected_with))
+        elif collected_with.enabled:
             tolerance = tolerance.updated(sum(e.mark >= 0 for e in trajectories) / len(trajectories))
-        elif warmup.done and self.calibrate:
+        elif warmup.done and not self.warmup.done and self.calibrate:
             critical = critical_betas(
                 settings,
                 statistics,
@@ -113,28 +116,29 @@ class EarlyStoppingState:
             tolerance = replace(tolerance, beta=calibrate_beta(critical, tolerance.target, tolerance.bounds))
         return replace(self, statistics=statistics, tolerance=tolerance, warmup=warmup, num_updates=step)
 
-    def _audited(
-        self, trajectories: Sequence[Trajectory], settings: DetectorSettings, statistics: RegretStatistics
-    ) -> list[AuditedResponse]:
-        """The responses of a batch that tell what stopping would have done: let run from the start, or at their mark.
 
-        An unmarked response that might have been stopped tells nothing: it ran to its end because it was not.
-        """
-        state = self.detector_state
-        chosen = [
-            (e, -math.inf if e.shadow or not state.enabled else state.beta)
-            for e in trajectories
-            if e.stop_reason is not StopReason.REGRET and (e.shadow or e.mark >= 0 or not state.enabled)
-        ]
-        critical = critical_betas(
-            settings,
-            statistics,
-            [e.regrets for e, _ in chosen],
-            [e.values for e, _ in chosen],
-            keep_last=[False] * len(chosen),
-            prompt_success=np.array([e.prompt_success for e, _ in chosen], np.float32),
-        )
-        return [
-            AuditedResponse(float(beta), known_from, e.correct is True)
-            for beta, (e, known_from) in zip(critical, chosen, strict=True)
-        ]
+def _audited(
+    trajectories: Sequence[Trajectory], settings: DetectorSettings, statistics: RegretStatistics, state: DetectorState
+) -> list[AuditedResponse]:
+    """The responses of a batch that tell what stopping would have done: let run from the start, or at their mark.
+
+    An unmarked response that might have been stopped tells nothing: it ran to its end because it was not. ``state`` is
+    what the batch was collected with.
+    """
+    chosen = [
+        (e, -math.inf if e.shadow or not state.enabled else state.beta)
+        for e in trajectories
+        if e.stop_reason is not StopReason.REGRET and (e.shadow or e.mark >= 0 or not state.enabled)
+    ]
+    critical = critical_betas(
+        settings,
+        statistics,
+        [e.regrets for e, _ in chosen],
+        [e.values for e, _ in chosen],
+        keep_last=[False] * len(chosen),
+        prompt_success=np.array([e.prompt_success for e, _ in chosen], np.float32),
+    )
+    return [
+        AuditedResponse(float(beta), known_from, e.correct is True)
+        for beta, (e, known_from) in zip(critical, chosen, strict=True)
+    ]

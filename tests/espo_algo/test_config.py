@@ -20,7 +20,7 @@ from espo_algo.schema import FIELDS, UNREAD
 from espo_env.early_stopping import FalsePositiveController, ToleranceController
 
 OWN_KEYS = set(vars(ESPOConfig())) - set(vars(PPOConfig()))
-SECTIONS = ("language_model", "generation", "early_stopping", "training", "fault_tolerance")
+SECTIONS = ("env_runners", "language_model", "generation", "early_stopping", "training", "fault_tolerance")
 
 
 # --- sections -------------------------------------------------------------------------------------------------------
@@ -217,6 +217,7 @@ CHANGES: dict[str, tuple[Any, Callable[[ESPOConfig], Any]]] = {
     "confidence": (0.8, lambda c: budgeted(c).confidence),
     "audit_window": (300, lambda c: budgeted(c).window),
     "pilots": (1, lambda c: c.pilots),
+    "batches_ahead": (1, lambda c: c.batches_ahead),
     "smoothing": (0.5, lambda c: c.detector_settings.smoothing),
     "value_floor": (0.1, lambda c: c.detector_settings.value_floor),
     "regret_clip": (3.0, lambda c: c.detector_settings.clip),
@@ -243,6 +244,11 @@ def test_a_key_reaches_what_it_is_for(config: ESPOConfig, argument: str) -> None
     (section,) = (section for section in SECTIONS if argument in own_arguments(section))
     getattr(config, section)(**{argument: value})
     assert observed(config) == value
+
+
+def test_a_controller_whose_answer_comes_a_batch_later_has_half_the_gain(config: ESPOConfig) -> None:
+    config.early_stopping(tolerance_rate=0.3).env_runners(batches_ahead=1)
+    assert config.early_stopping_state.tolerance.rate == 0.15
 
 
 def test_auto_beta_calibrates_from_a_tolerance_within_the_bounds(config: ESPOConfig) -> None:
@@ -295,6 +301,13 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("generation", {"max_new_tokens": "many"}, r"max_new_tokens\): expected a whole number >= 1, got 'many'$"),
     ("early_stopping", {"beta": "automatic"}, r"beta\): expected a number or 'auto', got 'automatic'$"),
     ("env_runners", {"num_env_runners": -1}, r"num_env_runners\): expected a whole number >= 0, got -1$"),
+    ("env_runners", {"batches_ahead": 2}, r"batches_ahead\): expected 0 or 1, got 2$"),
+    ("env_runners", {"batches_ahead": 1}, r"num_env_runners\) >= 1 with .env_runners\(batches_ahead=1\), .* got 0$"),
+    (
+        "env_runners",
+        {"batches_ahead": 1, "num_env_runners": 1},
+        r"importance_weight_cap\), such as 2, with .env_runners\(batches_ahead=1\), .* got None$",
+    ),
     ("evaluation", {"evaluation_duration": 0}, r"_duration\): expected a whole number >= 1 or 'auto', got 0$"),
     ("training", {"minibatch_size": 9}, r"minibatch_size\) of at most .* responses \(8\), got 9"),
     ("training", {"max_tokens_per_microbatch": 0}, r"max_tokens_per_microbatch\): expected a whole number >= 1, got 0"),
@@ -414,6 +427,16 @@ def test_wrong_values_are_named_with_what_was_expected(
     with pytest.raises(ValueError, match=message) as refused:
         config.validate()
     assert "_validate_config" not in str(refused.value)
+
+
+def test_a_batch_ahead_is_whole_before_it_is_known_what_it_lacks(config: ESPOConfig) -> None:
+    config.env_runners(batches_ahead=1, num_env_runners=1).training(importance_weight_cap=2.0)
+    config.evaluation(evaluation_interval=1).validate()  # its own runner writes when it is asked
+    config.generation(rollouts_per_prompt=2, dynamic_sampling_rounds=1)
+    with pytest.raises(
+        ValueError, match=r"dynamic_sampling_rounds=0\) with .env_runners\(batches_ahead=1\): .* got 1$"
+    ):
+        config.validate()
 
 
 @pytest.mark.parametrize(("section", "name"), [(section, name) for section in UNREAD for name in UNREAD[section]])

@@ -134,7 +134,7 @@ def test_rule_never_is_plain_ppo_bit_for_bit(coin_config):
 
 def test_a_batch_counts_responses_and_repeats_prompts(coin_config):
     algo = build(coin_config().generation(rollouts_per_prompt=4))
-    episodes = algo._sample()
+    episodes = algo.batches.next(algo).batch
     indices = [episode.problem.index for episode in episodes]
     assert len(indices) == algo.config.total_train_batch_size
     assert all(len(set(indices[i : i + 4])) == 1 for i in range(0, len(indices), 4))
@@ -249,7 +249,7 @@ def test_truncation_at_the_horizon_bootstraps(coin_config):
         max_new_tokens=2
     )
     algo = build(config)
-    cut = [e for e in algo._sample() if e.stop_reason is StopReason.LENGTH]
+    cut = [e for e in algo.batches.next(algo).batch if e.stop_reason is StopReason.LENGTH]
     assert cut
     assert all(e.truncated and not e.terminated for e in cut)
     algo.stop()

@@ -191,7 +191,7 @@ def test_restored_remote_runners_have_the_checkpoints_weights(two_runners, tmp_p
     assert_same(weights(algo), expected)
     for received in runner_weights(algo):
         assert_same(received, expected)
-    assert algo._responses_planned % 32 == 0
+    assert algo.batches.num_planned % 32 == 0
 
 
 def test_a_state_that_is_set_reaches_a_runner_that_is_busy(two_runners):

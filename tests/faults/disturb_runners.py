@@ -198,7 +198,7 @@ def run(seconds: float, per_minute: float, seed: int, folder: Path, runners: int
             pass  # nobody has noticed
         train_until_whole()
     tally.back = back
-    tally.planned = algo._responses_planned
+    tally.planned = algo.batches.num_planned
     algo.stop()
     return tally
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -150,6 +151,32 @@ def test_auto_beta_would_have_stopped_the_target_share_of_the_same_rollouts(rule
     # Afterwards the controller has it.
     following = state.updated(episodes, settings, NEVER, 0.0)
     assert following.tolerance.beta == state.tolerance.updated(0.0).beta
+
+
+def test_a_batch_that_was_collected_before_stopping_began_moves_no_tolerance() -> None:
+    """Sampling beside learning: the batch behind the one that ends the warm-up was collected without stops, too."""
+    begun = EarlyStoppingState(warmup=CriticWarmup(patience=1), calibrate=True)
+    state = updated(begun, with_regrets(1.0, 2.0), loss=0.0)
+    assert state.warmup.done
+    batch = [with_regrets(1.0, 2.0, 3.0)]
+    late = state.updated(batch, SETTINGS, 0.0, 0.0, collected_with=begun.detector_state)
+    assert late.tolerance == state.tolerance
+    assert late.statistics.mean > state.statistics.mean
+    assert late.updated(batch, SETTINGS, 0.0, 0.0, collected_with=state.detector_state).tolerance.beta < 7.0
+
+
+def test_a_response_that_ran_on_tells_of_stops_from_the_tolerance_that_marked_it() -> None:
+    tolerance = FalsePositiveController(beta=3.0, may_stop=True)
+    state = EarlyStoppingState(tolerance=tolerance, warmup=CriticWarmup(done=True))
+    marked = with_regrets(1.0, 9.0, 1.0)
+    marked.mark = 1
+    for collected_with, known_from in (
+        (None, 3.0),
+        (replace(state.detector_state, beta=2.0), 2.0),
+        (replace(state.detector_state, enabled=False), -math.inf),
+    ):
+        (audited,) = state.updated([marked], SETTINGS, 0.0, 0.0, collected_with).tolerance.audited
+        assert audited.known_from == known_from
 
 
 def test_beta_is_left_alone_where_it_was_given() -> None:
