@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,8 +20,10 @@ from torch.optim import Optimizer
 
 from espo_algo.learning.across import AcrossLearners
 from espo_algo.learning.batching import TrainingBatch
-from espo_algo.schema import Moments
 from espo_algo.weight_sync.packing import whole
+
+if TYPE_CHECKING:
+    from espo_algo.schema import Moments
 
 __all__ = ["check_8bit", "check_moments", "clipped_step", "make_adamw", "moment_bytes", "weight_scales"]
 

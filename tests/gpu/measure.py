@@ -33,6 +33,7 @@ MODEL_PARTS = {
     "engine": "embedded engine and plain `generate`, tokens/s",
     "update": "update",
     "vllm": "vLLM with stopping and plain `LLM.generate`, tokens/s",
+    "vllm_async": "the same with asynchronous scheduling",
 }
 SYNCS = {"object_store": "weights through Ray's object store", "ipc": "weights by ipc", "nccl": "weights by nccl"}
 HEADER = ["what", "model", "measured", "beside it", "ratio"]
@@ -44,9 +45,9 @@ def obstacle(part: str, gpus: int) -> str:
     """Why a part cannot run here, as far as that is known without starting it; empty where nothing is in its way."""
     from espo_algo.rollout.vllm.support import check_vllm
 
-    if part not in ("vllm", *SYNCS):
+    if part in ("engine", "update"):
         return ""
-    if part in SYNCS and gpus < (wanted := 2 if part == "nccl" else 1):
+    if part != "vllm" and gpus < (wanted := 2 if part == "nccl" else 1):
         return f"needs {wanted} GPU(s), got {gpus}"
     if part in SYNCS and find_spec("ray") is None:
         return "needs Ray, which is not installed"

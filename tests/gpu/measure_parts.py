@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qw
 from espo_algo.episodes import TokenEpisode
 from espo_algo.learning.batching import SequenceBatch, pack
 from espo_algo.learning.model import LanguageModelWithCritic
-from espo_algo.learning.optimizers import clipped_step
+from espo_algo.learning.optimizers import clipped_step, make_adamw
 from espo_algo.learning.scoring import score_responses
 from espo_algo.learning.update import LossSettings, accumulate_gradients, ppo_loss
 from espo_algo.rollout.embedded.engine import TorchEngine
@@ -139,7 +139,7 @@ def update(name: str, quick: bool) -> Rows:
     model.train()
     if checkpointing:
         model.trunk.gradient_checkpointing_enable({"use_reentrant": False})
-    optimizers = [torch.optim.AdamW(p, lr=1e-6) for p in (model.policy_parameters(), model.critic_parameters())]
+    optimizers = [make_adamw(p, 0.0, "float32") for p in (model.policy_parameters(), model.critic_parameters())]
     batches = make_batches(sequences, length, prompt, model.vocab_size)
     settings = LossSettings(clip_param=0.2, clip_param_high=None, vf_clip_param=10.0, vf_loss_coeff=0.5)
     autocast = DTYPE if ON_GPU else None
@@ -174,7 +174,7 @@ def update(name: str, quick: bool) -> Rows:
         ],
         [
             "its peak memory",
-            f"{used / 1e9:.2f} GB",
+            f"{used / 1e9:.3g} GB",
             *predicted(name, checkpointing, sequences // 2, length, prompt, used),
         ],
     ]
@@ -263,10 +263,10 @@ def predicted(name: str, checkpointing: bool, sequences: int, length: int, promp
     total = update_peak(
         config, "shared", config.vocab_size, DTYPE, checkpointing, sequences, length, prompt, accumulates=True
     ).total
-    return [f"dry run {total / 1e9:.2f} GB", f"{used / total:.2f}"]
+    return [f"dry run {total / 1e9:.3g} GB", f"{used / total:.2f}"]
 
 
-def vllm(name: str, quick: bool) -> Rows:
+def vllm(name: str, quick: bool, overlapped: bool = False) -> Rows:
     """vLLM with stopping inside, which never fires, beside a plain one with as many slots and the same cache."""
     import bench_vllm
 
@@ -276,7 +276,8 @@ def vllm(name: str, quick: bool) -> Rows:
     for request in requests:
         request.prompt_tokens %= model.vocab_size
     options = {"gpu_memory_utilization": 0.4} if ON_GPU else {"kv_cache_memory_bytes": 1 << 28}
-    ours = bench_vllm.VLLMEngine(model, EngineSettings(slots, 16 + tokens, bench_vllm.END, options=options))
+    own_options = options | {"async_scheduling": overlapped}
+    ours = bench_vllm.VLLMEngine(model, EngineSettings(slots, 16 + tokens, bench_vllm.END, options=own_options))
     ours.set_detector_state(DetectorState(beta=1e9))
 
     def with_stopping() -> None:
@@ -293,7 +294,7 @@ def vllm(name: str, quick: bool) -> Rows:
     with_us, plain = alternate([with_stopping, lambda: bench_vllm.plain(llm, requests)], rounds)
     return [
         [
-            f"vLLM with stopping, which never fires, {slots} responses of {tokens} tokens",
+            f"vLLM with stopping, which never fires{', asynchronous' if overlapped else ''}, {slots} x {tokens} tokens",
             f"{slots * tokens / with_us:,.0f} tokens/s",
             f"`LLM.generate` {slots * tokens / plain:,.0f}",
             f"{plain / with_us:.2f}",
@@ -352,6 +353,7 @@ PARTS: dict[str, Callable[[str, bool], Rows]] = {
     "engine": engine,
     "update": update,
     "vllm": vllm,
+    "vllm_async": functools.partial(vllm, overlapped=True),
     "object_store": functools.partial(sync, transfer=None),
     "ipc": functools.partial(sync, transfer="ipc"),
     "nccl": functools.partial(sync, transfer="nccl"),

@@ -47,6 +47,8 @@ class VLLMEngine:
             CPU the cache has room for every slot's longest response, and nothing is compiled, if they do not say
             otherwise. With ``enable_sleep_mode`` vLLM gives the GPU's memory back whenever it rests (weights wait in
             the machine's memory, the cache is dropped), so that a learner can use it; on the CPU vLLM ignores that.
+            With ``async_scheduling`` vLLM prepares a step while the one before it runs; a slot is refilled a step later
+            then, and a row is computed in vain for every response that ends by its token or by a stop.
             With ``check_every_step`` several workers compare their tokens after every step, and not only those of a
             response when it has ended, to find where they part; each step waits for the device then.
 

@@ -31,7 +31,7 @@ _CPU_BLOCK = 128
 """Tokens in a block of vLLM's cache on the CPU."""
 _OWN_OPTIONS = {
     "model", "runner", "dtype", "load_format", "skip_tokenizer_init", "max_model_len", "max_num_seqs",
-    "tensor_parallel_size", "async_scheduling", "speculative_config", "worker_extension_cls", "additional_config",
+    "tensor_parallel_size", "speculative_config", "worker_extension_cls", "additional_config",
     "generation_config", "logits_processors", "weight_transfer_config",
 }  # fmt: skip
 
@@ -72,6 +72,7 @@ def start_vllm(model: LanguageModelWithCritic, settings: EngineSettings, max_len
         total = current_platform.get_device_total_memory()
         share = options.get("gpu_memory_utilization", EngineArgs.gpu_memory_utilization)
         options["gpu_memory_utilization"] = share - sampler_bytes(settings, max_length, model.vocab_size) / total
+    options.setdefault("async_scheduling", False)  # with it every slot is refilled a step late
     if settings.num_workers > 1:
         options.setdefault("distributed_executor_backend", "mp")  # vLLM would ask Ray for actors of its own
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # a CPU would need a NUMA node for each worker
@@ -85,7 +86,6 @@ def start_vllm(model: LanguageModelWithCritic, settings: EngineSettings, max_len
         max_model_len=max_length,
         max_num_seqs=settings.num_slots,
         tensor_parallel_size=settings.num_workers,
-        async_scheduling=False,  # a stopped slot would be refilled a step late
         worker_extension_cls=f"{EarlyStoppingWorker.__module__}.{EarlyStoppingWorker.__name__}",
         additional_config={"critic": "shared" if model.critic_trunk is None else "separate"},
         weight_transfer_config=settings.weight_transfer and WeightTransferConfig(backend=settings.weight_transfer),

@@ -8,7 +8,8 @@
 
 How a stop works: the sampler draws tokens and judges them on the device, with the code of the embedded engine. Where
 the detector fires it hands vLLM the end-of-sequence token in place of the one it drew, so that vLLM's own scheduler
-ends the response in that step and refills its slot in the next. What was really drawn stands in the sampler's columns,
+ends the response in that step and refills its slot in the next (one step later with asynchronous scheduling, as after
+every end). What was really drawn stands in the sampler's columns,
 which leave the device once, when the response has ended.
 """
 
@@ -169,10 +170,10 @@ class EarlyStoppingSampler:
         # The batch of the last step, and its slots on the device.
         self._batch: list[str] = []
         self._slots = self._on_device(np.zeros(0, np.int64))
-        # By slot: tokens written so far, place of the mark, most tokens, whether to mark only, whether stopped, sum.
-        self._steps, self._marks, self._horizons, self._marks_only, self._stopped, self._sums = self._on_device(
-            np.zeros((6, num_slots), np.int64)
-        )
+        # By slot: tokens written so far, place of the mark, most tokens, whether to mark only, whether stopped, sum,
+        # whether its end is still to come.
+        state = self._on_device(np.zeros((7, num_slots), np.int64))
+        self._steps, self._marks, self._horizons, self._marks_only, self._stopped, self._sums, self._going = state
         self._uniforms = torch.zeros(num_slots, max_new_tokens, dtype=torch.float64, device=self._device)
         self._tokens = torch.zeros(num_slots, max_new_tokens, dtype=torch.int32, device=self._device)
         self._trace = torch.zeros(len(TRACE_COLUMNS), num_slots, max_new_tokens, device=self._device)
@@ -230,11 +231,15 @@ class EarlyStoppingSampler:
         end_broken(drawn, values, self._eos_token_id)
         verdict = self.detector.update(drawn.regrets, values, slots)
         natural = (drawn.tokens == self._eos_token_id) | (steps + 1 >= self._horizons[slots])
-        stopped, self._marks[slots] = decide(verdict.stop, natural, steps, self._marks[slots], self._marks_only[slots])
+        # Asynchronous scheduling runs a response once more before vLLM sees that it has ended: that does not count.
+        going = self._going[slots]
+        fires = verdict.stop & (going > 0)
+        stopped, self._marks[slots] = decide(fires, natural, steps, self._marks[slots], self._marks_only[slots])
         self._tokens[slots, steps] = drawn.tokens.int()
         self._trace[:, slots, steps] = trace(drawn, values, verdict)
-        self._stopped[slots] = stopped.long()
-        self._steps[slots] = steps + 1
+        self._stopped[slots] |= stopped.long()
+        self._steps[slots] = steps + going
+        self._going[slots] = going * ~(natural | stopped)
         return torch.where(stopped, self._eos_token_id, drawn.tokens).int()[:, None]
 
     def collect(self, request_ids: list[str]) -> list[WrittenResponse]:
@@ -282,6 +287,7 @@ class EarlyStoppingSampler:
         self._marks[index] = -1
         self._stopped[index] = 0
         self._sums[index] = 1
+        self._going[index] = 1
         self._horizons[index] = self._on_device(horizons)
         self._marks_only[index] = self._on_device(np.array([int(p.extra_args["mark_only"]) for p in params]))
         self._uniforms[index, : uniforms.shape[1]] = self._on_device(uniforms)

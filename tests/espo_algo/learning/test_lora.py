@@ -14,7 +14,7 @@ from tiny_models import tiny_qwen2
 from espo_algo import ESPOConfig, LanguageModelWithCritic
 from espo_algo.commands.config_file import load_config
 from espo_algo.learning.learner import ESPOLearner
-from espo_algo.learning.lora import LanguageModelWithLoRA, LoRASettings, layers_to_adapt
+from espo_algo.learning.lora import LanguageModelWithLoRA, LoRASettings, check_base, layers_to_adapt, write_base
 from espo_algo.learning.model import load_language_model
 from espo_algo.weight_sync.packing import pack_tensors, tensors_of, unpack_pieces, unpack_state
 
@@ -172,6 +172,15 @@ def test_adapters_of_another_model_are_refused(config, tmp_path):
         build_module(config).set_state(state)
     with pytest.raises(ValueError, match=r"missing \['model.policy.*lora_A"):
         build_module(with_lora(config)).set_state(build_module(config).get_state())
+
+
+def test_a_checkpoint_names_the_model_that_it_needs(config, tmp_path):
+    own, other = (build_module(with_lora(config, dtype=dtype)).model.fingerprint for dtype in ("float32", "bfloat16"))
+    check_base(tmp_path, "here", "float32", own)  # a checkpoint that does not say
+    write_base(tmp_path, "models/a", "bfloat16", other)
+    check_base(tmp_path, "models/b", "bfloat16", other)  # wherever it lies now
+    with pytest.raises(ValueError, match=r"expected the weights .*'models/a' in bfloat16.* got 'models/b' in float32"):
+        check_base(tmp_path, "models/b", "float32", own)
 
 
 def test_every_process_starts_from_the_same_adapters_and_every_seed_from_others(config):

@@ -416,7 +416,7 @@ def test_a_version_that_is_too_new_is_refused_with_both_numbers(tmp_path, monkey
 
 
 @needs_vllm
-@pytest.mark.parametrize("arguments", ["crowded llama tied", "crowded qwen3 untied", "split qwen2 tied"])
+@pytest.mark.parametrize("arguments", ["crowded llama tied", "overlapped qwen3 untied", "split qwen2 tied"])
 def test_in_a_process_of_its_own(arguments):
     """What needs an engine with other options."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -453,7 +453,13 @@ def split_engine(name: str, tied: bool) -> None:
     engine.shutdown()
 
 
-def crowded_engine(name: str, tied: bool) -> None:
+def overlapped_engine(name: str, tied: bool) -> None:
+    """The same with asynchronous scheduling: responses run once more before vLLM sees that they have ended."""
+    importlib.import_module("overlapped_vllm")
+    crowded_engine(name, tied, overlapped=True)
+
+
+def crowded_engine(name: str, tied: bool, overlapped: bool = False) -> None:
     """A separate critic; a cache too small for the slots; prompts read in pieces."""
     torch.set_num_threads(1)
     model = make_model(name, "separate", tied)
@@ -463,9 +469,10 @@ def crowded_engine(name: str, tied: bool) -> None:
         VLLMEngine(model, engine_settings(num_slots=6, options=too_small, **OPTIONS))
     gc.collect()
     options = {"kv_cache_memory_bytes": 10 * block, "block_size": 32, "max_num_batched_tokens": 40}
-    options["enable_sleep_mode"] = True  # on the CPU nothing but the control flow
+    options |= {"enable_sleep_mode": True, "async_scheduling": overlapped}  # on the CPU it sleeps by name only
     engine = VLLMEngine(model, engine_settings(num_slots=6, options=options, **OPTIONS))
     assert engine._engine.is_sleeping()
+    assert (engine._engine.engine_core.engine_core.batch_queue is not None) is overlapped
     engine.set_detector_state(STATE)
     preempted: list[str] = []
     scheduler = engine._engine.engine_core.engine_core.scheduler
@@ -487,4 +494,6 @@ def crowded_engine(name: str, tied: bool) -> None:
 
 if __name__ == "__main__":
     kind, architecture, tying = sys.argv[1:]
-    {"crowded": crowded_engine, "split": split_engine}[kind](architecture, tying == "tied")
+    {"crowded": crowded_engine, "overlapped": overlapped_engine, "split": split_engine}[kind](
+        architecture, tying == "tied"
+    )
