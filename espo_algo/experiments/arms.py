@@ -52,12 +52,23 @@ class Family:
     target_saving: float = 0.2
 
 
+_OURS = {"fail_reward": 0.0, "smoothing": 0.0}  # the defaults
 # The published constants as far as they transfer: a threshold of 7 never fires here, so that beta is calibrated.
 _PAPER = {**PRESETS["paper"], "beta": "auto"}
 
 ARMS = {
     "ppo": Arm("PPO", {"rule": "never"}),
-    "espo": Arm("early-stopping PPO", {"fail_reward": 0.0, "smoothing": 0.0}),  # the defaults
+    "espo": Arm("early-stopping PPO", _OURS),
+    # About what stopped responses would have earned: one in ten to one in thirty would have been right.
+    "stop_reward": Arm("  a stop worth 0.1", {**_OURS, "fail_reward": 0.1}),
+    "audited": Arm("  audited stops", {**_OURS, "stop_credit": "audited", "shadow_fraction": 0.25}),
+    "budget": Arm(
+        "  at most 3 % wrong stops",
+        {**_OURS, "controller": "false_positive_rate", "budget": 0.03, "shadow_fraction": 0.1},
+    ),
+    "pretrained": Arm("  with a pretrained critic", {**_OURS, "value_pretraining_iterations": 5, "critic_lambda": 1.0}),
+    # The first two responses to a prompt run on; the others are stopped only where one of the two was right.
+    "pilots": Arm("  with two pilots a prompt", {**_OURS, "rule": "regret_siblings", "pilots": 2}),
     "paper": Arm("early-stopping PPO, the paper's setting", _PAPER),
     "no_warmup": Arm("  without warm-up", {**_PAPER, "planned_iterations": 1, "warmup_max_fraction": 0.0}),
     "no_penalty": Arm("  without penalty", {**_PAPER, "fail_reward": 0.0}),
@@ -87,7 +98,7 @@ ARMS |= {
     # Two responses to each prompt run on; how often they were right stands where the critic's value would.
     "dapo_espo": Arm(
         "DAPO with early stopping",
-        {**_DAPO, "rule": "regret_prompt", "pilots": 2, "fail_reward": 0.0, "smoothing": 0.0},
+        {**_DAPO, **_OURS, "rule": "regret_prompt", "pilots": 2},
         baseline="dapo",
     ),
 }

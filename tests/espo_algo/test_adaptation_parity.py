@@ -23,7 +23,8 @@ def training(coin_config, ray_session):
     with pytest.MonkeyPatch.context() as patch:
         updated = EarlyStoppingState.updated
 
-        def watched(state, episodes, settings, critic_loss, explained_variance):
+        def watched(state, episodes, settings, critic_loss, explained_variance, *, collected_with):
+            assert collected_with is None  # the newest state
             if not states:
                 states.append(state)
             calls.append((list(episodes), critic_loss, explained_variance))
