@@ -93,6 +93,8 @@ def test_timers_show_this_iteration(trained):
 def test_three_iterations_saved_and_restored_go_on_like_six(coin_config, tmp_path, options):
     config = coin_config().early_stopping(shadow_fraction=0.2, **options)
     config.generation(rollouts_per_prompt=2 if "pilots" in options else 1)
+    # Bit for bit; but what is written together, and so is rounded alike, depends on when the pilots' verdicts come.
+    tolerance = {"rtol": 1e-3, "atol": 1e-5} if "pilots" in options else {}
     whole = build(config.copy())
     expected = [whole.train() for _ in range(6)]
     first = build(config.copy())
@@ -102,7 +104,7 @@ def test_three_iterations_saved_and_restored_go_on_like_six(coin_config, tmp_pat
     first.stop()
     second = ESPO.from_checkpoint(path)
     continued = [second.train() for _ in range(3)]
-    assert_same(weights(second), weights(whole))
+    assert_same(weights(second), weights(whole), **tolerance)
     for before, after in zip(expected[3:], continued, strict=True):
         assert after["training_iteration"] == before["training_iteration"]
         assert after["beta"] == before["beta"]
@@ -113,7 +115,7 @@ def test_three_iterations_saved_and_restored_go_on_like_six(coin_config, tmp_pat
         algo.learner_group.get_state(components="learner/optimizer")["learner"]["optimizer"] for algo in (whole, second)
     ]
     for left, right in zip(*(o["default_policy_policy"]["state"]["state"].values() for o in optimizers), strict=True):
-        assert_same(left, right)
+        assert_same(left, right, **tolerance)
     whole.stop()
     second.stop()
 

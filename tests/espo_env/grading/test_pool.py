@@ -148,8 +148,12 @@ def test_from_ray_actors_of_every_kind():
 
     make = ray.remote(num_cpus=0)
     actors = [make(Sync).remote(), make(Sync).options(max_concurrency=2).remote(), make(Async).remote()]
-    assert ray.get([actor.grade.remote() for actor in actors]) == [RIGHT] * 3
     for actor in actors:
+        verdict = ray.get(actor.grade.remote())
+        for _ in range(5):
+            if verdict.reason == "timeout":  # three new pools on a busy machine
+                verdict = ray.get(actor.grade.remote())
+        assert verdict == RIGHT
         ray.kill(actor)
 
 
