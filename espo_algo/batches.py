@@ -162,5 +162,6 @@ class Batches:
 
 def _pretrains_critic(algo: ESPO, updates: int = 0) -> bool:
     """Whether the update after so many more trains the critic alone."""
-    iterations = algo.config.value_pretraining_iterations
-    return iterations > 0 and algo.early_stopping_state().num_updates + updates < iterations
+    config = algo.config
+    # Who does not pretrain need not ask the learners.
+    return config.pretrains_critic(0) and config.pretrains_critic(algo.early_stopping_state().num_updates + updates)

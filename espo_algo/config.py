@@ -598,6 +598,10 @@ class ESPOConfig(PPOConfig):
         """Reward of a stop: none where a value stands behind it."""
         return self.fail_reward if self.stop_credit == "reward" else 0.0
 
+    def pretrains_critic(self, num_updates: int) -> bool:
+        """Whether the update behind ``num_updates`` others trains the critic alone."""
+        return num_updates < self.value_pretraining_iterations
+
     @property
     def detector_settings(self) -> DetectorSettings:
         """Rule and constants of the failure detector."""

@@ -76,11 +76,6 @@ class ESPOLearner(PPOTorchLearner):
         """Whether the learners share the model's weights out among themselves."""
         return self.config.sharding is not None
 
-    @property
-    def pretrains_critic(self) -> bool:
-        """Whether the next update is one of the first that train the critic alone."""
-        return self.language_module.early_stopping.num_updates < self.config.value_pretraining_iterations
-
     def build(self) -> None:
         """Builds module and optimisers; no connector pipeline turns episodes into rows of time steps."""
         super().build()
@@ -135,7 +130,7 @@ class ESPOLearner(PPOTorchLearner):
         With several learners ``num_total_minibatches`` says how many; every learner makes that many steps.
         """
         episodes: list[TokenEpisode] = training_data.episodes
-        self._pretraining = self.pretrains_critic
+        self._pretraining = self.config.pretrains_critic(self.language_module.early_stopping.num_updates)
         self._seed_dropout()
         columns = self._columns(episodes)
         per_epoch = num_total_minibatches // num_epochs or -(-len(episodes) // (minibatch_size or len(episodes)))
