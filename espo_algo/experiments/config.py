@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from espo_algo.config import ESPOConfig
-from espo_algo.experiments.settings import get_setting, measure_task
+from espo_algo.experiments.settings import get_setting, measure_task, with_tokenizer
 from espo_algo.experiments.starts import make_start, num_heads
 from espo_algo.rollout.engines import get_engine
 
@@ -41,7 +40,7 @@ def build_config(
 
     Args:
         task: A name in :data:`~espo_algo.experiments.settings.SETTINGS`, or ``reasoning_gym:<generator>``.
-        model: Folder to start from; None for the small transformer, made under ``output`` where it is not there yet.
+        model: Folder to start from; None for the task's own start, made under ``output`` where it is not there yet.
         rule: Stop rule; ``"never"`` is plain PPO.
         fail_reward: Reward of a stop; 0 is what a wrong answer gets, -1 the paper's.
         engine: What writes the responses.
@@ -50,11 +49,12 @@ def build_config(
         output: Folder in which the small transformer is kept.
         sft_steps: Updates of its supervised fine-tuning, at most; None for the task's own number.
     """
-    setting = get_setting(task)
-    if model is not None and setting.env == "espo_env/ReasoningGym-v0":
-        setting = replace(setting, env_config={**setting.env_config, "tokenizer": str(model)})
+    setting, kind = get_setting(task), get_engine(engine)
+    own = model is None and not setting.pretrained  # a vocabulary made for the task
+    model = model or make_start(task, output, sft_steps, num_heads(engine))
+    if not own:
+        setting = with_tokenizer(setting, model)
     horizon, _ = measure_task(setting)
-    kind = get_engine(engine)
     return (
         ESPOConfig()
         .environment(setting.env, env_config=setting.env_config)
@@ -64,7 +64,7 @@ def build_config(
             num_gpus_per_env_runner=int(kind.owns_gpus and torch.cuda.is_available()),
             num_envs_per_env_runner=96,
         )
-        .language_model(model=model or make_start(task, output, sft_steps, num_heads(engine)), critic="separate")
+        .language_model(model=model, critic="separate")
         .generation(engine=engine, max_new_tokens=horizon)
         .early_stopping(
             rule=rule,

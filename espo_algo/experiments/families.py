@@ -13,9 +13,11 @@ from espo_algo.evaluation.report import format_table
 from espo_algo.evaluation.tails import failure_tails
 from espo_algo.experiments.comparison import measure_start
 from espo_algo.experiments.config import OUTPUT, build_config
-from espo_algo.experiments.settings import SETTINGS, get_setting, measure_task
+from espo_algo.experiments.settings import SETTINGS
 
 __all__ = ["families_table"]
+
+_SMALL = [name for name, setting in SETTINGS.items() if not setting.pretrained]
 
 
 def families_table(names: Sequence[str], output: str | Path, num_problems: int, sft_steps: int | None = None) -> str:
@@ -30,8 +32,9 @@ def families_table(names: Sequence[str], output: str | Path, num_problems: int, 
     header = ["task", "sampled", "greedy", "tokens if right", "if wrong", "first error at", "oracle's saving", "half"]
     rows = []
     for name in names:
-        run = measure_start(build_config(task=name, output=output, sft_steps=sft_steps), num_problems)
-        tails = failure_tails(measure_task(get_setting(name))[1], run.sampled.episodes)
+        config = build_config(task=name, output=output, sft_steps=sft_steps)
+        run = measure_start(config, num_problems)
+        tails = failure_tails(config.check_task().task, run.sampled.episodes)
         lengths = (tails.right_length, tails.failed_length, tails.first_error)
         savings = (tails.oracle_saving, tails.half_saving)
         rows.append(
@@ -47,7 +50,7 @@ def families_table(names: Sequence[str], output: str | Path, num_problems: int, 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Accuracy of each start, and what stopping could save at best.")
-    parser.add_argument("names", nargs="*", default=list(SETTINGS), metavar="task", help="default: all")
+    parser.add_argument("names", nargs="*", default=[*_SMALL], metavar="task", help="default: all small ones")
     parser.add_argument("--problems", type=int, default=2048, help="evaluation problems (default: 2048)")
     parser.add_argument("--output", type=Path, default=Path(OUTPUT), help=f"folder of the starts (default: {OUTPUT})")
     parser.add_argument("--sft-steps", type=int, help="supervised updates at most (default: each task's own number)")

@@ -84,8 +84,9 @@ class RunPlan:
         answered = times * plan.problems * (1 + 2 * plan.samples)
         if plan.every:
             answered += 2 * plan.iterations // plan.every * min(plan.problems, plan.course_problems)
-        trained = plan.iterations * 96 * min(length, horizon)
-        return (_BUILD_S + trained / _TRAINING_RATE + answered * length / _EVALUATION_RATE) / 60
+        trained = plan.iterations * self.settings.get("train_batch_size_per_learner", 96) * min(length, horizon)
+        seconds = trained / _TRAINING_RATE + answered * length / _EVALUATION_RATE
+        return (_BUILD_S + seconds * FAMILIES[self.family].slowness) / 60
 
     def record(self) -> dict[str, Any]:
         """For a JSON file, without what follows from other runs."""

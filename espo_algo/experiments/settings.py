@@ -2,19 +2,20 @@
 
 - :class:`Setting`, :data:`SETTINGS`, :func:`get_setting`: a task, with the supervised fine-tuning of its start.
 - :data:`GENERATORS`: options of generators of reasoning-gym.
-- :func:`measure_task`: horizon and task of a setting.
+- :func:`measure_task`: horizon and task of a setting; :func:`with_tokenizer`: with a model's tokenizer.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 
 from espo_env.tasks import Task
 
-__all__ = ["GENERATORS", "SETTINGS", "Setting", "get_setting", "measure_task"]
+__all__ = ["GENERATORS", "SETTINGS", "Setting", "get_setting", "measure_task", "with_tokenizer"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,10 @@ class Setting:
         steps: Its updates, at most.
         lr: Its learning rate.
         batch_size: Problems in an update.
+        evaluate_every: Its updates between two evaluations.
+        num_problems: Problems of such an evaluation.
         first: The task whose start this one's fine-tuning goes on from; empty for fresh weights.
+        pretrained: It goes on from SmolLM2-135M-Instruct, and has its tokenizer.
         slip_rate: Slips in the demonstrations of a second phase; 0 for none.
         slip_steps: Updates of that phase, at a tenth of the learning rate.
     """
@@ -41,7 +45,10 @@ class Setting:
     steps: int = 1500
     lr: float = 4e-3
     batch_size: int = 64
+    evaluate_every: int = 25
+    num_problems: int = 256
     first: str = ""
+    pretrained: bool = False
     slip_rate: float = 0.0
     slip_steps: int = 0
 
@@ -72,6 +79,19 @@ SETTINGS = {
         lr=2e-3,
         first="arithmetic",
     ),
+    # It adds, but has never written a working like this one.
+    "smollm2": Setting(
+        "espo_env/ReasoningGym-v0",
+        {"generator": "chain_sum", "min_terms": 7, "max_terms": 11, "min_digits": 1, "max_digits": 1},
+        128,
+        accuracy=0.35,
+        steps=96,
+        lr=1e-4,
+        batch_size=8,
+        evaluate_every=16,
+        num_problems=48,
+        pretrained=True,
+    ),
 }
 GENERATORS: dict[str, dict[str, Any]] = {
     "chain_sum": {"prompt": "compact", "min_terms": 3, "max_terms": 6, "min_digits": 1, "max_digits": 1},
@@ -90,6 +110,13 @@ def get_setting(task: str) -> Setting:
     if kind != "reasoning_gym" or not generator:
         raise ValueError(f"expected a task out of {sorted(SETTINGS)} or 'reasoning_gym:<generator>', got {task!r}")
     return Setting("espo_env/ReasoningGym-v0", {"generator": generator, **GENERATORS.get(generator, {})})
+
+
+def with_tokenizer(setting: Setting, model: str | Path) -> Setting:
+    """The setting with the tokenizer of a model folder, where its task takes one."""
+    if setting.env != "espo_env/ReasoningGym-v0":
+        return setting
+    return replace(setting, env_config={**setting.env_config, "tokenizer": str(model)})
 
 
 def measure_task(setting: Setting) -> tuple[int, Task]:

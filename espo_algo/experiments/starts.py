@@ -1,4 +1,4 @@
-"""The small transformers that experiments start from.
+"""The models that experiments start from.
 
 - :func:`make_start`: made by supervised fine-tuning, or taken where it is there already.
 - :func:`num_heads`: how many attention heads they have, by engine.
@@ -15,7 +15,8 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from espo_algo.atomic import write_text
-from espo_algo.experiments.settings import Setting, get_setting, measure_task
+from espo_algo.experiments.pretrained import make_model_folder
+from espo_algo.experiments.settings import Setting, get_setting, measure_task, with_tokenizer
 from espo_algo.learning.sft import Demonstrate, SFTPoint, save_model, small_model, supervised_fine_tuning
 from espo_algo.lock import lock
 from espo_env.tasks import CycleTask, Task
@@ -32,7 +33,7 @@ def num_heads(engine: str) -> int:
 
 
 def make_start(name: str, output: str | Path, sft_steps: int | None = None, heads: int = _NUM_HEADS) -> Path:
-    """Makes a task's small transformer, or takes the one that is there with the same setting; gives its folder.
+    """Makes a task's start, or takes the one that is there with the same setting; gives its folder.
 
     Raises:
         BlockingIOError: If another process is making it.
@@ -47,9 +48,12 @@ def make_start(name: str, output: str | Path, sft_steps: int | None = None, head
     with lock(folder.with_name(f"{folder.name}.lock")):
         if _is_made(folder, setting):  # by now
             return folder
-        horizon, task = measure_task(setting)
+        pretrained = make_model_folder(Path(output) / "smollm2") if setting.pretrained else None
+        horizon, task = measure_task(with_tokenizer(setting, pretrained) if pretrained else setting)
         context = task.max_prompt_tokens + horizon
-        if setting.first:
+        if pretrained:
+            model = AutoModelForCausalLM.from_pretrained(pretrained)
+        elif setting.first:
             model = AutoModelForCausalLM.from_pretrained(make_start(setting.first, output, sft_steps, heads))
             model.config.max_position_embeddings = context  # positions are rotary, so that any number will do
         else:
@@ -79,6 +83,8 @@ def _fine_tune(model: PreTrainedModel, setting: Setting, task: Task, horizon: in
         lr=setting.lr,
         batch_size=setting.batch_size,
         until=setting.accuracy,
+        evaluate_every=setting.evaluate_every,
+        num_problems=setting.num_problems,
     )
     if setting.slip_steps and isinstance(task, CycleTask):
         points += supervised_fine_tuning(

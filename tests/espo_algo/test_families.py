@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+from tiny_models import save_tiny_model
 
+from espo_algo.experiments.config import build_config
 from espo_algo.experiments.families import families_table
 from espo_algo.experiments.settings import SETTINGS, get_setting, measure_task
 from espo_algo.experiments.starts import make_start
 from espo_env.tasks import CycleTask
+from espo_env.tokenizer import Tokenizer
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -38,3 +41,18 @@ def test_the_table_has_a_row_for_each_task(tmp_path):
         assert (sampled, greedy, right) == ("0.000", "0.000", "nan")
         assert 0 <= float(error) < float(wrong) <= CycleTask().max_prompt_tokens + 40
         assert float(saving.rstrip("%")) / 2 == pytest.approx(float(half.rstrip("%")), abs=0.06)
+
+
+def test_a_pretrained_start_keeps_its_tokenizer(tmp_path):
+    """A small model with a vocabulary of bytes stands in the place where the pretrained one would be made."""
+    pytest.importorskip("reasoning_gym")
+    tokenizer = Tokenizer.from_bytes()
+    save_tiny_model(tmp_path / "smollm2", tokenizer, max_position_embeddings=512)
+    config = build_config(task="smollm2", output=tmp_path, sft_steps=1)
+    assert config.model_name == str(tmp_path / "start-smollm2")
+    mdp = config.check_task()
+    assert mdp.task.tokenizer.encode("1+2=3;") == tokenizer.encode("1+2=3;")
+    problem = mdp.task.problem(0)
+    assert problem.prompt.endswith("=\n")
+    assert mdp.task.grade(problem, problem.solution).correct
+    assert len(mdp.task.encode_solution(problem)) <= mdp.max_new_tokens == 128
