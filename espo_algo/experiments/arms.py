@@ -142,11 +142,12 @@ FAMILIES = {
         "smollm2",
         {
             **{"lr": 1e-5, "critic_lr": 1e-3, "critic": "shared", "target_stop_rate": 0.3},
-            **{"train_batch_size_per_learner": 32, "minibatch_size": 8, "num_envs_per_env_runner": 16},
+            **{"rollouts_per_prompt": 4, "share_prompts": True, "num_envs_per_env_runner": 16},
+            **{"train_batch_size_per_learner": 32, "minibatch_size": 8},
         },
         iterations=16,
         note="SmolLM2-135M-Instruct on reasoning-gym's chain_sum, with its working",
         on_request=True,
-        slowness=250.0,
+        slowness=70.0,
     ),
 }
