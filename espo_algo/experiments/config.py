@@ -89,9 +89,10 @@ def with_settings(config: ESPOConfig, settings: Mapping[str, Any]) -> ESPOConfig
     Raises:
         ValueError: If it has no such attribute, with the nearest one.
     """
+    known = [*vars(config), "train_batch_size_per_learner"]  # which RLlib keeps under another name
     for name, value in settings.items():
-        if name not in vars(config):
-            near = difflib.get_close_matches(name, vars(config), 1)
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
             raise ValueError(f"expected a setting of ESPOConfig{f' ({near[0]}?)' if near else ''}, got {name!r}")
         setattr(config, name, value)
     return config
