@@ -151,10 +151,12 @@ class Batches:
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes over what :meth:`get_state` gave."""
         self._plans.set_state(state)
-        if "carried" in state:  # which older checkpoints do not have
-            self._ahead.set_state(state["ahead"])
-            self._carried.set_state(state["carried"])
-            self._stop_rates.set_state(state["stop_rates"])
+        if "carried" not in state:  # in older checkpoints: the run goes on with the next plans
+            nothing = {"ahead": None, "carried": Carried().get_state()}
+            state = state | nothing | {"stop_rates": StopRates(first=self._plans.number).get_state()}
+        self._ahead.set_state(state["ahead"])
+        self._carried.set_state(state["carried"])
+        self._stop_rates.set_state(state["stop_rates"])
 
     def _take_ahead(self, algo: ESPO) -> Batch | None:
         """What was written beside the last update; None where nothing was.

@@ -307,6 +307,12 @@ def _check_carried(config: ESPOConfig) -> None:
             f"expected an engine that carries responses on, such as .generation(engine='torch'), {beside}, got "
             f"{config.engine!r}",
         )
+    if config.engine_options.get("async_scheduling"):
+        _refuse(
+            config,
+            f"expected .generation(engine_options) without async_scheduling {beside}: a response may be over a step "
+            "before vLLM knows",
+        )
     if config.importance_weight_cap is None:
         _refuse(
             config,

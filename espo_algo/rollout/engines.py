@@ -78,6 +78,7 @@ ENGINES: Registry[EngineKind] = Registry(
             needs_process=True,
             owns_gpus=True,
             takes_options=True,
+            carries=True,
             weight_transfers=("nccl", "ipc"),
             requirements="espo_algo.rollout.vllm.support:check_vllm",
         ),

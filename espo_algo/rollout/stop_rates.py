@@ -17,10 +17,14 @@ __all__ = ["StopRates"]
 
 
 class StopRates:
-    """Takes in the fate of each plan of a run, in any order."""
+    """Takes in the fate of each plan of a run, in any order.
 
-    def __init__(self) -> None:
-        self._first = 0
+    Args:
+        first: The number of the first plan that counts.
+    """
+
+    def __init__(self, first: int = 0) -> None:
+        self._first = first
         self._fates: dict[int, bool | None] = {}
 
     def known(self, size: int, episodes: dict[int, TokenEpisode], lost: Iterable[int]) -> list[float]:

@@ -464,6 +464,11 @@ def test_a_batch_ahead_is_whole_before_it_is_known_what_it_lacks(config: ESPOCon
             r"an engine that carries responses on, .* got 'own_parts:ENGINE'$",
         ),
         (
+            "generation",
+            {"engine": "vllm", "engine_options": {"async_scheduling": True}},
+            r"engine_options\) without async_scheduling with .env_runners\(unfinished_fraction=0.5\)",
+        ),
+        (
             "training",
             {"advantage_estimator": "group"},
             r"advantage_estimator='gae'\) with .*whole groups.* got 'group'$",
@@ -476,7 +481,8 @@ def test_what_unfinished_responses_do_not_go_with(
     config: ESPOConfig, section: str, options: dict[str, Any], message: str
 ) -> None:
     config.env_runners(unfinished_fraction=0.5).training(importance_weight_cap=2.0)
-    config.generation(rollouts_per_prompt=2).evaluation(evaluation_interval=1).validate()
+    config.env_runners(num_env_runners=1).evaluation(evaluation_interval=1, evaluation_num_env_runners=1)
+    config.generation(rollouts_per_prompt=2).validate()
     getattr(config, section)(**options)
     with pytest.raises(ValueError, match=message):
         config.validate()
