@@ -97,6 +97,7 @@ def check_settings(config: ESPOConfig) -> None:
     _check_engine(config, get_engine(config.engine))
     _check_sharding(config)
     _check_ahead(config)
+    _check_carried(config)
     if config.moments == "8bit":
         check_8bit()
     _check_batch(config)
@@ -288,6 +289,43 @@ def _check_ahead(config: ESPOConfig) -> None:
             f"expected .generation(dynamic_sampling_rounds=0) {beside}: what further rounds sample is known when a "
             f"batch is there, and would keep the learners waiting, got {config.dynamic_sampling_rounds}",
         )
+
+
+def _check_carried(config: ESPOConfig) -> None:
+    if "unfinished_fraction" in (config.evaluation_config or {}):
+        _refuse(
+            config,
+            "expected .env_runners(unfinished_fraction) for training alone, got it in .evaluation(evaluation_config): "
+            "an evaluation waits for all of its responses",
+        )
+    if not config.unfinished_fraction or config.in_evaluation:
+        return
+    beside = f"with .env_runners(unfinished_fraction={config.unfinished_fraction})"
+    if not get_engine(config.engine).carries:
+        _refuse(
+            config,
+            f"expected an engine that carries responses on, such as .generation(engine='torch'), {beside}, got "
+            f"{config.engine!r}",
+        )
+    if config.engine_options.get("async_scheduling"):
+        _refuse(
+            config,
+            f"expected .generation(engine_options) without async_scheduling {beside}: a response may be over a step "
+            "before vLLM knows",
+        )
+    if config.importance_weight_cap is None:
+        _refuse(
+            config,
+            f"expected .training(importance_weight_cap), such as 2, {beside}, whose tokens are written by weights that "
+            "are older than those that learn from them, got None",
+        )
+    whole = "whose batches are not made of whole groups of responses to a prompt"
+    if config.advantage_estimator == "group":
+        _refuse(config, f"expected .training(advantage_estimator='gae') {beside}, {whole}, got 'group'")
+    if config.pilots:
+        _refuse(config, f"expected .early_stopping(pilots=0) {beside}, {whole}, got {config.pilots}")
+    if rounds := config.dynamic_sampling_rounds:
+        _refuse(config, f"expected .generation(dynamic_sampling_rounds=0) {beside}, {whole}, got {rounds}")
 
 
 def _check_batch(config: ESPOConfig) -> None:

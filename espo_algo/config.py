@@ -78,6 +78,8 @@ class ESPOConfig(PPOConfig):
         self.num_env_runners = 0
         self.num_envs_per_env_runner = 32
         self.batches_ahead = 0
+        self.unfinished_fraction = 0.0
+        self.max_carried_updates = 2
         # A rollout of a language model outlasts RLlib's 60 s.
         self.sample_timeout_s = 3600.0
         self.evaluation_sample_timeout_s = 3600.0
@@ -168,7 +170,14 @@ class ESPOConfig(PPOConfig):
         self.update_timeout_s = 3600.0
         self.weight_sync_timeout_s = 600.0
 
-    def env_runners(self, *, batches_ahead: int = NotProvided, **kwargs: Any) -> Self:
+    def env_runners(
+        self,
+        *,
+        batches_ahead: int = NotProvided,
+        unfinished_fraction: float = NotProvided,
+        max_carried_updates: int = NotProvided,
+        **kwargs: Any,
+    ) -> Self:
         """Sets who samples, and when.
 
         Args:
@@ -176,10 +185,20 @@ class ESPOConfig(PPOConfig):
                 from, by weights that are one update older (docs/sampling-beside-learning.md). It takes remote runners
                 (``num_env_runners``) and an ``importance_weight_cap``; the gain of the tolerance's controller is
                 halved, because its answer comes one batch later.
+            unfinished_fraction: How many more responses than a batch are in flight, as a share of it. An iteration
+                samples until a batch of them is over; the others are carried on by the next weights
+                (docs/sampling-beside-learning.md). 0 waits for every one. It takes an ``importance_weight_cap`` and an
+                engine that carries responses on (``"torch"``).
+            max_carried_updates: Over how many updates a response is carried; then it is waited for. The gain of the
+                tolerance's controller is divided by one more, because its answer comes so much later.
             kwargs: Those of ``AlgorithmConfig.env_runners``.
         """
         super().env_runners(**kwargs)
-        self._set(batches_ahead=batches_ahead)
+        self._set(
+            batches_ahead=batches_ahead,
+            unfinished_fraction=unfinished_fraction,
+            max_carried_updates=max_carried_updates,
+        )
         return self
 
     def language_model(
@@ -328,7 +347,7 @@ class ESPOConfig(PPOConfig):
             target_stop_rate: What the controller aims at; 0.25 in the paper. Keep it below the failure rate: false
                 positives are at least ``1 - failure_rate / stop_rate``.
             tolerance_rate: Gain of the controller: 0.2; 0.1 in the paper, for its additive update. Half of it with
-                ``batches_ahead=1``.
+                ``batches_ahead=1``, less with ``unfinished_fraction``.
             tolerance_update: ``"multiplicative"``, which suits any scale of ``beta``, or ``"additive"`` (the paper).
             budget: Highest share of wrong stops among all stops (ours; the paper reports 2.7 %).
             confidence: Of the upper bound that has to be within the budget (ours).
@@ -418,8 +437,8 @@ class ESPOConfig(PPOConfig):
                 keep a prompt of their own. Not with gradient checkpointing, nor with sliding windows shorter than a
                 prompt and its response.
             importance_weight_cap: Weight each token's loss with ``min(pi_learner / pi_sampler, cap)``, which corrects
-                for an engine whose log-probabilities differ from the learner's, and, with ``batches_ahead``, for the
-                update that lies between the two; None is off.
+                for an engine whose log-probabilities differ from the learner's, and, with ``batches_ahead`` or
+                ``unfinished_fraction``, for the updates that lie between the two; None is off.
             kwargs: Those of ``PPOConfig.training``. ``train_batch_size_per_learner`` and ``minibatch_size`` count
                 responses.
         """
@@ -551,10 +570,11 @@ class ESPOConfig(PPOConfig):
         """The state of early stopping at the start."""
         low, high = self.beta_bounds
         beta = min(max(7.0, low), high) if self.beta == "auto" else self.beta
+        delay = self.batches_ahead + (self.max_carried_updates if self.unfinished_fraction else 0)
         controllers: dict[Controller, ToleranceController | FalsePositiveController] = {
             "stop_rate": ToleranceController(
                 beta,
-                self.tolerance_rate / (1 + self.batches_ahead),  # as far from swinging as without the delay
+                self.tolerance_rate / (1 + delay),  # as far from swinging as without the delay
                 self.target_stop_rate,
                 (low, high),
                 self.tolerance_update,

@@ -56,7 +56,7 @@ class TokenEpisode(Trajectory):
     group: int = 0
     """Number of the prompt in the run; responses to the same prompt share it."""
     weights_version: int = 0
-    """``weights_seq_no`` of the weights that wrote it."""
+    """``weights_seq_no`` of the weights that wrote it; where it was carried on, of those that finished it."""
     grade: Grade | None = None
     """The whole verdict behind ``correct``."""
     error: str = ""
@@ -72,6 +72,11 @@ class TokenEpisode(Trajectory):
     def is_trainable(self) -> bool:
         """Whether it was finished or stopped; what was lost or given up is counted, never trained on."""
         return self.stop_reason not in (StopReason.ABORT, StopReason.ERROR) and len(self) > 0
+
+    @property
+    def first_version(self) -> int:
+        """Version of the weights that wrote its first token."""
+        return self.segments[0].version if self.segments else self.weights_version
 
     def env_steps(self) -> int:
         """Number of tokens written (RLlib's environment steps)."""

@@ -4,7 +4,9 @@
 
       problems -> engine + detector -> graded episodes -> PPO on whole responses -> early-stopping state -> weights
 
-  With ``batches_ahead=1`` the first half works on the next batch while the second half learns (``rollout/ahead.py``).
+  With ``batches_ahead=1`` the first half works on the next batch while the second half learns (``rollout/ahead.py``);
+  with ``unfinished_fraction`` it ends when enough responses are over, and the next one goes on with the others
+  (``rollout/carried.py``).
 
 The step regret, the detector and what moves it are in ``espo_env.early_stopping``; the engines run the detector while
 they decode; the losses are plain PPO's.
@@ -49,7 +51,7 @@ from espo_algo.manifest import MANIFEST, verify_checkpoint, write_manifest
 from espo_algo.policy import Policy
 from espo_algo.rollout.engines import get_engine
 from espo_algo.rollout.plans import Planner, ResponsePlan
-from espo_algo.rollout.runners import collect_from_runners
+from espo_algo.rollout.runners import Answers, collect_from_runners
 from espo_algo.weight_sync.calls import ask_learners, check_learners, update_learners
 from espo_algo.weight_sync.packing import unpack_pieces
 from espo_algo.weight_sync.sync import sync_weights
@@ -152,6 +154,7 @@ class ESPO(PPO):
             measured["vf_loss"],
             measured["vf_explained_var"],
             collected_with=sampled.detector,
+            stop_rates=sampled.stop_rates,
         )
 
         def store(learner: Any) -> None:
@@ -179,22 +182,26 @@ class ESPO(PPO):
     # --- runners ------------------------------------------------------------------------------------------------
 
     def collect(self, group: EnvRunnerGroup, plans: Sequence[ResponsePlan]) -> dict[int, TokenEpisode]:
+        """Place of a plan -> its episode; see :meth:`answer`."""
+        return self.answer(group, plans).episodes
+
+    def answer(self, group: EnvRunnerGroup, plans: Sequence[ResponsePlan], enough: int | None = None) -> Answers:
         """Shares plans out over a group's runners.
 
         Args:
             group: Training's or evaluation's, whose runners have the weights that were sent to it last.
             plans: What to answer.
+            enough: How many have to be over; None for all of them.
 
         Returns:
-            Place of a plan -> its episode, in the plans' order, whoever wrote them. Those of a runner that died, that
-            was restarted since the weights were sent, that raised or did not answer in time (it is restarted) are
-            missing.
+            What came. Answers of a runner that died, that was restarted since the weights were sent, that raised or did
+            not answer in time (it is restarted) are missing.
         """
         limit = self._limits["sample" if group is self.env_runner_group else "evaluate"]
-        answers = collect_from_runners(group, plans, self.version_sent(group), limit, self.traces)
+        answers = collect_from_runners(group, plans, self.version_sent(group), limit, self.traces, enough)
         if answers.outdated:
             self.send_weights(group)
-        return answers.episodes
+        return answers
 
     def send_weights(self, group: EnvRunnerGroup) -> int:
         """Sends the learners' weights and state of early stopping to a group's runners, and waits until they have them.

@@ -31,7 +31,7 @@ from espo_algo.critic_quality import success_auroc
 from espo_algo.episodes import TokenEpisode
 from espo_env.types import StopReason, Trajectory
 
-__all__ = ["log_rollouts", "rollout_counts", "rollout_metrics", "tokens_saved_estimate"]
+__all__ = ["carried_metrics", "log_rollouts", "rollout_counts", "rollout_metrics", "tokens_saved_estimate"]
 
 NAN = math.nan
 
@@ -103,11 +103,34 @@ def tokens_saved_estimate(episodes: Sequence[Trajectory]) -> float:
     return saved
 
 
-def rollout_counts(episodes: Sequence[TokenEpisode]) -> dict[str, Any]:
+def carried_metrics(episodes: Sequence[TokenEpisode], version: int) -> dict[str, float]:
+    """What was carried over in a batch, n >= 1.
+
+    Args:
+        episodes: What is learnt from.
+        version: Of the weights that learn.
+
+    Returns:
+        ``share``: responses that several weights have written; ``tokens``: share of the tokens that are older than the
+        weights that finished their response; ``lag_{mean,max}``: updates between the weights that wrote a response's
+        first token and those that learn from it.
+    """
+    lags = np.array([version - e.first_version for e in episodes])
+    old = sum(s.tokens for e in episodes for s in e.segments if s.version != e.weights_version)
+    return {
+        "share": float(np.mean([len({s.version for s in e.segments}) > 1 for e in episodes])),
+        "tokens": old / sum(map(len, episodes)),
+        "lag_mean": float(lags.mean()),
+        "lag_max": float(lags.max()),
+    }
+
+
+def rollout_counts(episodes: Sequence[TokenEpisode], tokens: int | None = None) -> dict[str, Any]:
     """Counts of one batch.
 
     Args:
         episodes: All responses of the batch, lost ones included.
+        tokens: What was written for it; None for all of their tokens.
 
     Returns:
         ``num_env_steps_sampled`` (tokens), ``num_episodes``, ``num_lost_episodes``; ``lost_episodes/*``: by the name of
@@ -115,7 +138,7 @@ def rollout_counts(episodes: Sequence[TokenEpisode]) -> dict[str, Any]:
     """
     lost = Counter(e.error or e.stop_reason.value for e in episodes if not e.is_trainable)
     return {
-        NUM_ENV_STEPS_SAMPLED: sum(len(e) for e in episodes),
+        NUM_ENV_STEPS_SAMPLED: sum(len(e) for e in episodes) if tokens is None else tokens,
         NUM_EPISODES: len(episodes),
         "num_lost_episodes": sum(lost.values()),
         "lost_episodes": dict(lost),
@@ -123,16 +146,19 @@ def rollout_counts(episodes: Sequence[TokenEpisode]) -> dict[str, Any]:
     }
 
 
-def log_rollouts(logger: MetricsLogger, episodes: Sequence[TokenEpisode], key: tuple[str, ...] = ()) -> None:
+def log_rollouts(
+    logger: MetricsLogger, episodes: Sequence[TokenEpisode], key: tuple[str, ...] = (), tokens: int | None = None
+) -> None:
     """Logs :func:`rollout_metrics` and :func:`rollout_counts`, and sums of these over the whole run.
 
     Args:
         logger: The algorithm's.
         episodes: All responses of the batch, lost ones included.
         key: Where, e.g. ``("env_runners",)``.
+        tokens: As for :func:`rollout_counts`.
     """
     logger.log_dict(rollout_metrics(episodes), key=key, reduce="mean", window=1)
-    counts = rollout_counts(episodes)
+    counts = rollout_counts(episodes, tokens)
     for name, lifetime in (
         (NUM_ENV_STEPS_SAMPLED, NUM_ENV_STEPS_SAMPLED_LIFETIME),
         (NUM_EPISODES, NUM_EPISODES_LIFETIME),

@@ -21,13 +21,15 @@ mark
     positives are measured.
 false positive
     A marked response whose answer turned out right.
+segment
+    The tokens of a response that the same weights wrote; one that was carried on has several.
 """
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +37,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from espo_env.tasks.base import Problem
 
-__all__ = ["TRACE_COLUMNS", "PolicySignals", "StopReason", "Trajectory"]
+__all__ = ["TRACE_COLUMNS", "PolicySignals", "Segment", "StopReason", "Trajectory"]
 
 TRACE_COLUMNS = ("logprobs", "regrets", "values", "z", "thresholds")
 """Fields of a :class:`Trajectory` that an engine measures at every token, in the order in which engines keep them."""
@@ -69,6 +71,20 @@ class PolicySignals:
     token: Any
     regret: Any
     value: Any
+
+
+class Segment(NamedTuple):
+    """Tokens of a response that stand behind each other, and what they were written with.
+
+    Attributes:
+        tokens: How many.
+        version: Of the weights.
+        stopping: Whether the detector was to fire at all (``DetectorState.enabled``).
+    """
+
+    tokens: int
+    version: int
+    stopping: bool
 
 
 def _no_floats() -> NDArray[np.float32]:
@@ -110,6 +126,8 @@ class Trajectory:
     correct: bool | float | None = None
     """The grader's verdict, or the share of the reward that it gave; None where nothing was graded."""
     problem: Problem | None = None
+    segments: tuple[Segment, ...] = ()
+    """What wrote which of its tokens, the oldest first; empty where nobody says."""
 
     def __len__(self) -> int:
         return len(self.response_tokens)

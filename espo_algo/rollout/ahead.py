@@ -7,7 +7,7 @@ The order of an iteration, with batch ``k`` written by the weights before the la
 
     take k -> launch k + 1 with the newest weights -> update on k -> wait for all of k + 1 -> send new weights
 
-So every batch but a run's first is learnt from by weights exactly one update newer than those that wrote it, in the
+So every batch but a run's first is learnt from by weights exactly one update newer than those that finished it, in the
 order of the plans: whole batches, never whatever is finished first, which would favour short responses. Between two
 iterations nothing is being written, the next batch is here: an evaluation meets idle runners, and a checkpoint holds
 the episodes themselves. To write them again after a restore would take the weights before the last ones; with them a
@@ -16,14 +16,13 @@ run that was saved, one that was restored and one that was left alone go on with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from espo_algo.errors import TrainingError
 from espo_algo.limits import WaitLimit
-from espo_algo.rollout.plans import ResponsePlan
+from espo_algo.rollout.carried import Asked
 from espo_algo.rollout.runners import Answers, Rollout
 from espo_env.early_stopping import DetectorState
 
@@ -32,18 +31,16 @@ __all__ = ["Batch", "BatchAhead"]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Responses to consecutive plans of a run.
+    """Responses to plans of a run.
 
     Attributes:
-        first: Number of the first plan in the run.
-        plans: What was asked.
+        asked: What was asked.
         version: Of the weights that write the answers.
         detector: The state that the detector runs with.
         answers: What came.
     """
 
-    first: int
-    plans: Sequence[ResponsePlan]
+    asked: Asked
     version: int
     detector: DetectorState
     answers: Answers = field(default_factory=Answers)
@@ -69,13 +66,14 @@ class BatchAhead:
             batch: Without answers.
             traces: As for :class:`~espo_algo.rollout.runners.Rollout`.
         """
-        self._rollout, self._batch = Rollout(group, batch.plans, batch.version, traces), batch
+        asked = batch.asked
+        self._rollout, self._batch = Rollout(group, asked.plans, batch.version, traces, asked.enough), batch
 
     def wait(self) -> None:
         """Waits until nothing is being written; answers of runners that died, hung or raised are missing.
 
         Raises:
-            TrainingError: If a response was written by other weights than the batch's.
+            TrainingError: If a response was finished by other weights than the batch's.
         """
         if self._rollout is None or self._batch is None:
             return
@@ -83,7 +81,7 @@ class BatchAhead:
         self._rollout, self._batch = None, batch
         versions = {episode.weights_version for episode in batch.answers.episodes.values() if episode.is_trainable}
         if versions - {batch.version}:
-            raise TrainingError(f"expected responses written by weights {batch.version}, got {sorted(versions)}")
+            raise TrainingError(f"expected responses finished by weights {batch.version}, got {sorted(versions)}")
 
     def take(self) -> Batch | None:
         """The batch, whole, which is then the caller's; None where there is none."""

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from espo_algo.episodes import TokenEpisode
+from espo_algo.rollout.partial import PartialResponse
 from espo_env.early_stopping import DetectorSettings, DetectorState
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ __all__ = ["Engine", "EngineSettings", "GenerationRequest", "SamplingSettings"]
 
 @dataclass(slots=True)
 class GenerationRequest:
-    """One prompt to answer.
+    """One prompt to answer, or one whose answer is to be carried on.
 
     Attributes:
         request_id: Given back on the episode.
@@ -42,6 +43,8 @@ class GenerationRequest:
         max_new_tokens: Horizon ``T_max``; a response of that length ends with ``StopReason.LENGTH``.
         mark_only: Let the response run on where the detector fires, and write down the place (``Trajectory.mark``).
         prompt_success: How often other responses to the prompt were right, in [0, 1], for stop rules that ask.
+        partial: What there is of the response, whose next token is drawn with the uniform of that step; None for a new
+            one. Only for engines of a kind that ``carries``.
     """
 
     request_id: int
@@ -50,6 +53,17 @@ class GenerationRequest:
     max_new_tokens: int
     mark_only: bool = False
     prompt_success: float = 1.0
+    partial: PartialResponse | None = None
+
+    @property
+    def num_written(self) -> int:
+        """Tokens that the response has when it is submitted."""
+        return 0 if self.partial is None else len(self.partial)
+
+    def context(self) -> NDArray[np.int32]:
+        """All tokens that the next one follows, at least one."""
+        written = () if self.partial is None else (self.partial.response_tokens,)
+        return np.concatenate((self.prompt_tokens, *written))
 
     def check(self, vocab_size: int, max_length: int) -> None:
         """Raises a ValueError if an engine with this vocabulary and length cannot answer it."""
@@ -60,6 +74,8 @@ class GenerationRequest:
             raise ValueError(f"expected token ids in [0, {vocab_size}), got {prompt.min()} to {prompt.max()}")
         if new < 1:
             raise ValueError(f"expected max_new_tokens >= 1, got {new}")
+        if self.num_written >= new:
+            raise ValueError(f"expected less than max_new_tokens={new} tokens to go on from, got {self.num_written}")
         if len(prompt) + new > max_length:
             raise ValueError(
                 f"expected prompt and new tokens within max_length {max_length} (the engine's, at most the "
@@ -189,6 +205,13 @@ class Engine(Protocol):
 
     def abort(self) -> list[TokenEpisode]:
         """Gives up everything unfinished; the episodes end with ``StopReason.ABORT``."""
+        ...
+
+    def suspend(self) -> dict[int, PartialResponse]:
+        """Takes everything unfinished out, to be carried on by any engine that has the model: request -> response.
+
+        Only a kind of engine that ``carries`` is asked; see :class:`~espo_algo.rollout.engines.EngineKind`.
+        """
         ...
 
     def rest(self) -> None:

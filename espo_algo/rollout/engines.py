@@ -31,6 +31,8 @@ class EngineKind:
         needs_gpu: It runs on GPUs alone.
         owns_gpus: It has the runner's GPUs to itself, and copies the weights out of a module on the CPU.
         takes_options: Whether ``engine_options`` mean anything to it.
+        carries: It gives unfinished responses back (``suspend``), and goes on with those of others
+            (``GenerationRequest.partial``).
         weight_transfers: Backends by which weights may arrive beside Ray's object store.
         requirements: ``"module:function"``, called as ``function(architecture, weight_transfer)`` before any actor
             starts; raises an ImportError or ValueError where it cannot run the model. None where any model will do.
@@ -41,6 +43,7 @@ class EngineKind:
     needs_gpu: bool = False
     owns_gpus: bool = False
     takes_options: bool = False
+    carries: bool = False
     weight_transfers: tuple[str, ...] = ()
     requirements: str | None = None
 
@@ -69,12 +72,13 @@ ENGINES: Registry[EngineKind] = Registry(
     "module:NAME",
     lambda found: isinstance(found, EngineKind),
     {
-        "torch": EngineKind("espo_algo.rollout.embedded.engine:TorchEngine"),
+        "torch": EngineKind("espo_algo.rollout.embedded.engine:TorchEngine", carries=True),
         "vllm": EngineKind(
             "espo_algo.rollout.vllm.engine:VLLMEngine",
             needs_process=True,
             owns_gpus=True,
             takes_options=True,
+            carries=True,
             weight_transfers=("nccl", "ipc"),
             requirements="espo_algo.rollout.vllm.support:check_vllm",
         ),

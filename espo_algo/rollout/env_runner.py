@@ -27,7 +27,8 @@ from espo_algo.rollout.collect import collect
 from espo_algo.rollout.engine import Engine
 from espo_algo.rollout.engines import get_engine
 from espo_algo.rollout.environment import make_vector_env
-from espo_algo.rollout.plans import ResponsePlan
+from espo_algo.rollout.partial import Answer
+from espo_algo.rollout.plans import ResponsePlan, tokens_written
 from espo_algo.weight_sync.packing import unpack_pieces
 from espo_env.early_stopping import EarlyStoppingState
 
@@ -70,13 +71,20 @@ class ESPOEnvRunner(EnvRunner, Checkpointable):
         self.engine = engine.build(self.module.model, config.engine_settings(self.env.unwrapped.mdp))
 
     def sample(
-        self, *, plans: Sequence[ResponsePlan] | None = None, traces: bool = True, **kwargs: Any
-    ) -> list[TokenEpisode]:
+        self,
+        *,
+        plans: Sequence[ResponsePlan] | None = None,
+        traces: bool = True,
+        enough: int | None = None,
+        **kwargs: Any,
+    ) -> list[Answer]:
         """Answers problems, and gives back a graded episode for each, lost ones included.
 
         Args:
             plans: What to answer: the algorithm plans, in training and evaluation alike.
             traces: Whether episodes have all their columns; else those alone that an update reads, in evaluation none.
+            enough: How many have to be over, see :func:`~espo_algo.rollout.collect.stream`; of each of the others what
+                there is of it comes back, with all columns, for any runner to carry on. None for all of them.
             kwargs: Not used; RLlib's signature.
 
         Raises:
@@ -89,18 +97,19 @@ class ESPOEnvRunner(EnvRunner, Checkpointable):
             raise RuntimeError("expected a runner with an environment, got the local shell beside remote runners")
         self.engine.set_detector_state(self.module.early_stopping.detector_state)
         try:
-            episodes = collect(self.engine, self.env, plans)
+            answers = collect(self.engine, self.env, plans, enough)
         finally:
             self.engine.rest()
-        for episode in episodes:
-            episode.runner = int(self.worker_index)
-        self.num_env_steps_sampled_lifetime += sum(len(e) for e in episodes)
+        for answer in answers:
+            if isinstance(answer, TokenEpisode):
+                answer.runner = int(self.worker_index)
+        self.num_env_steps_sampled_lifetime += tokens_written(plans, answers)
         if traces:
-            return episodes
+            return answers
         read: tuple[str, ...] = ()
         if not self.config.in_evaluation:
             read = ("logprobs", *self.module.early_stopping.columns_read(self.config.detector_settings))
-        return [episode.without_traces(keep=read) for episode in episodes]
+        return [answer.without_traces(keep=read) if isinstance(answer, TokenEpisode) else answer for answer in answers]
 
     def get_metrics(self) -> dict[str, Any]:
         """RLlib's statistics since the last call."""

@@ -2,7 +2,8 @@
 
 - :class:`ResponsePlan`: one response to collect.
 - :class:`Planner`: the plan of the ``n``-th response of a run.
-- :func:`share_out`: which of a number of runners answers which.
+- :func:`share_out`: which of a number of runners answers which. :func:`quotas`: how many of them each has to finish.
+- :func:`tokens_written`: what was written for plans by now.
 
 A plan depends on the run's seed and its number alone, on no runner, batch or engine. So a restored run goes on where it
 was, and two policies are compared on the same problems with the same luck.
@@ -16,8 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from espo_algo.rollout.noise import SHADOW, stream
+from espo_algo.rollout.partial import Answer, PartialResponse
 
-__all__ = ["Planner", "ResponsePlan", "share_out"]
+__all__ = ["Planner", "ResponsePlan", "quotas", "share_out", "tokens_written"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class ResponsePlan:
         pilot: It runs on, and the others to its prompt wait for its grade, see
             :class:`~espo_algo.rollout.prompt_success.PilotQueue`.
         prompt_success: How often other responses to the problem were right, in [0, 1]; 1 where nobody knows.
+        partial: What there is of the response already; None where it is to begin.
+        awaited: A rollout goes on until it is over, however many others are.
     """
 
     problem_index: int
@@ -40,6 +44,8 @@ class ResponsePlan:
     mark_only: bool = False
     pilot: bool = False
     prompt_success: float = 1.0
+    partial: PartialResponse | None = None
+    awaited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +97,25 @@ def share_out(plans: Sequence[ResponsePlan], count: int) -> list[list[int]]:
     for place, plan in enumerate(plans):
         shares[turns.setdefault(plan.group, len(turns)) % count].append(place)
     return shares
+
+
+def quotas(sizes: Sequence[int], enough: int) -> list[int]:
+    """How many of its plans each runner has to finish, in proportion to how many it has.
+
+    Args:
+        sizes: Plans of each runner.
+        enough: What the quotas add up to, at most all of them.
+    """
+    total, before, shares = max(1, sum(sizes)), 0, []
+    for size in sizes:
+        shares.append(enough * (before + size) // total - enough * before // total)
+        before += size
+    return shares
+
+
+def tokens_written(plans: Iterable[ResponsePlan], answers: Iterable[Answer]) -> int:
+    """Tokens that were written for plans, without those that a response had before; as many answers as plans."""
+    return sum(
+        max(0, len(answer) - (0 if plan.partial is None else len(plan.partial)))  # a lost one may have none at all
+        for plan, answer in zip(plans, answers, strict=True)
+    )

@@ -11,7 +11,7 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
@@ -19,7 +19,8 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from espo_algo.episodes import TokenEpisode
 from espo_algo.limits import WaitLimit
 from espo_algo.rollout.env_runner import ESPOEnvRunner
-from espo_algo.rollout.plans import ResponsePlan, share_out
+from espo_algo.rollout.partial import Answer, PartialResponse
+from espo_algo.rollout.plans import ResponsePlan, quotas, share_out, tokens_written
 from espo_algo.weight_sync.calls import replace_runners
 
 __all__ = ["Answers", "Rollout", "collect_from_runners", "count_lost"]
@@ -37,13 +38,31 @@ class Answers:
 
     Attributes:
         episodes: Place of a plan -> its episode, in the plans' order, whoever wrote them.
+        unfinished: Place of a plan -> what there is of its response, in the same way: others were over first.
+        tokens: What was written; without what a response had before.
         outdated: Whether a runner had other weights, and so answered nothing.
         seconds: What the slowest runner took; 0 where none answered.
     """
 
     episodes: dict[int, TokenEpisode] = field(default_factory=dict)
+    unfinished: dict[int, PartialResponse] = field(default_factory=dict)
+    tokens: int = 0
     outdated: bool = False
     seconds: float = 0.0
+
+    @classmethod
+    def of(
+        cls, plans: Sequence[ResponsePlan], came: Mapping[int, Answer], outdated: bool = False, seconds: float = 0.0
+    ) -> Answers:
+        """What came by the place of its plan, in any order."""
+        came = dict(sorted(came.items()))
+        return cls(
+            {place: answer for place, answer in came.items() if isinstance(answer, TokenEpisode)},
+            {place: answer for place, answer in came.items() if isinstance(answer, PartialResponse)},
+            tokens_written([plans[place] for place in came], came.values()),
+            outdated,
+            seconds,
+        )
 
 
 class Rollout:
@@ -54,25 +73,38 @@ class Rollout:
         plans: What to answer.
         version: That of the weights that were sent to the group last. A runner that has others answers nothing.
         traces: Whether episodes bring all their columns, see :meth:`ESPOEnvRunner.sample`.
+        enough: How many have to be over, on all runners together; None for all of them.
     """
 
-    def __init__(self, group: EnvRunnerGroup, plans: Sequence[ResponsePlan], version: int, traces: bool) -> None:
+    def __init__(
+        self,
+        group: EnvRunnerGroup,
+        plans: Sequence[ResponsePlan],
+        version: int,
+        traces: bool,
+        enough: int | None = None,
+    ) -> None:
         self._group = group
+        self._plans = plans
         self._version = version
         runners = group.healthy_worker_ids()
         self._shares = shares = dict(zip(runners, share_out(plans, max(1, len(runners))), strict=False))
 
-        def sample(runner: ESPOEnvRunner, plans: list[ResponsePlan]) -> tuple[list[TokenEpisode] | str | None, float]:
+        def sample(
+            runner: ESPOEnvRunner, plans: list[ResponsePlan], enough: int
+        ) -> tuple[list[Answer] | str | None, float]:
             start = time.monotonic()
             if runner.weights_version != version:
                 return None, 0.0  # restarted, and nobody has noticed
             try:
-                answer: list[TokenEpisode] | str = runner.sample(plans=plans, traces=traces)
+                answer: list[Answer] | str = runner.sample(plans=plans, traces=traces, enough=enough)
             except Exception as error:  # else RLlib would end the process, and only its own log would say why
                 logger.exception("runner %d", int(runner.worker_index))
                 answer = f"{type(error).__name__}: {error}"
             return answer, time.monotonic() - start
 
+        each = [[plans[place] for place in shares[runner]] for runner in runners]
+        wanted = quotas([len(own) for own in each], len(plans) if enough is None else enough)
         self._start = time.monotonic()
         # RLlib drops a call of a tag whose last call was not fetched, as where an update between the two has failed.
         self._tag = f"rollout {next(_numbers)}"
@@ -81,7 +113,7 @@ class Rollout:
                 [sample] * len(runners),
                 tag=self._tag,
                 # To each its own: all plans to all runners would grow with the square of their number.
-                kwargs=[{"plans": [plans[place] for place in shares[runner]]} for runner in runners],
+                kwargs=[{"plans": own, "enough": most} for own, most in zip(each, wanted, strict=True)],
                 remote_worker_ids=runners,
             )
 
@@ -99,18 +131,23 @@ class Rollout:
             replace_runners(self._group, hung, f"expected its responses within {seconds:g} s, got none")
         elif slowest:
             limit.took(slowest)
-        episodes: dict[int, TokenEpisode] = {}
+        came: dict[int, Answer] = {}
         for index, (answer, _) in answers.items():
             if isinstance(answer, str):
                 replace_runners(self._group, [index], f"with weights {self._version} it raised {answer}")
             else:
-                episodes |= zip(self._shares[index], answer or (), strict=False)
+                came |= zip(self._shares[index], answer or (), strict=False)
         outdated = any(answer is None for answer, _ in answers.values())
-        return Answers(dict(sorted(episodes.items())), outdated, slowest)
+        return Answers.of(self._plans, came, outdated, slowest)
 
 
 def collect_from_runners(
-    group: EnvRunnerGroup, plans: Sequence[ResponsePlan], version: int, limit: WaitLimit, traces: bool = True
+    group: EnvRunnerGroup,
+    plans: Sequence[ResponsePlan],
+    version: int,
+    limit: WaitLimit,
+    traces: bool = True,
+    enough: int | None = None,
 ) -> Answers:
     """Shares plans out over a group's healthy runners, and waits; the local one answers where there are no others.
 
@@ -120,21 +157,23 @@ def collect_from_runners(
         version: As for :class:`Rollout`.
         limit: How long to wait; takes in how long it took.
         traces: As for :class:`Rollout`.
+        enough: As there.
     """
     if not group.num_remote_workers():
-        return Answers(dict(enumerate(group.local_env_runner.sample(plans=plans, traces=traces))))
-    return Rollout(group, plans, version, traces).wait(limit)
+        own = group.local_env_runner.sample(plans=plans, traces=traces, enough=enough)
+        return Answers.of(plans, dict(enumerate(own)))
+    return Rollout(group, plans, version, traces, enough).wait(limit)
 
 
-def count_lost(episodes: Sequence[TokenEpisode], planned: int) -> Counter[str]:
+def count_lost(episodes: Sequence[TokenEpisode], missing: int) -> Counter[str]:
     """How many responses of a round were lost to what; numbers that are not finite are logged with where they are.
 
     Args:
         episodes: Those that came, lost ones included.
-        planned: How many there should be.
+        missing: How many did not come.
     """
     lost = Counter(map(_lost_to, (episode for episode in episodes if not episode.is_trainable)))
-    if missing := planned - len(episodes):
+    if missing:
         lost["runners that died, hung, raised or were not back yet (see the log)"] = missing
     for what in lost:
         if what.startswith(FloatingPointError.__name__):

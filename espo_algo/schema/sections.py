@@ -62,6 +62,8 @@ class EnvRunners(TypedDict, total=False):
     create_env_on_local_worker: Truth
     num_envs_per_env_runner: Count
     batches_ahead: Literal[0, 1]
+    unfinished_fraction: Share
+    max_carried_updates: Count
     num_cpus_per_env_runner: NotNegative
     num_gpus_per_env_runner: NotNegative
     custom_resources_per_env_runner: Keys

@@ -149,14 +149,18 @@ class FailureDetector:
         self.state = state
         self._scale = math.sqrt(state.statistics.var + self.settings.delta)
 
-    def reset(self, slots: Any = None, draws: Any = None, prompt_success: Any = 1.0) -> None:
-        """Starts new responses: ``z_{-1} = 0``.
+    def reset(
+        self, slots: Any = None, draws: Any = None, prompt_success: Any = 1.0, z: Any = 0.0, steps: Any = 0.0
+    ) -> None:
+        """Starts new responses, ``z_{-1} = 0``, or goes on with responses that were begun elsewhere.
 
         Args:
             slots: Indices of the slots, shape (n,), numpy or torch, or None for all.
             draws: Exp(1) variates for the ``random`` rule, shape (n,), numpy or torch; drawn here where None.
             prompt_success: How often other responses to each prompt were right, in [0, 1], shape (n,), numpy or torch,
                 or one number for all; 1 where nobody knows.
+            z: Where responses go on: what :meth:`smoothed` gave, shape (n,), numpy or torch.
+            steps: Tokens that each of them has by now, shape (n,), numpy or torch.
         """
         index = slice(None) if slots is None else slots
         if draws is None:
@@ -166,10 +170,12 @@ class FailureDetector:
         if not isinstance(self._z, np.ndarray):
             import torch  # numpy users never reach this line
 
-            draws = torch.as_tensor(draws, dtype=torch.float32, device=self._z.device)
-            prompt_success = torch.as_tensor(prompt_success, dtype=torch.float32, device=self._z.device)
-        self._z[index] = 0.0
-        self._steps[index] = 0.0
+            draws, prompt_success, z, steps = (
+                torch.as_tensor(numbers, dtype=torch.float32, device=self._z.device)
+                for numbers in (draws, prompt_success, z, steps)
+            )
+        self._z[index] = z
+        self._steps[index] = steps
         self._draws[index] = draws
         self._success[index] = prompt_success
 
@@ -203,6 +209,10 @@ class FailureDetector:
         self._steps[index] = steps + 1.0
         stop = score > threshold
         return Verdict(stop if state.enabled else stop & False, score, threshold)
+
+    def smoothed(self, slots: Any) -> Any:
+        """``z`` behind the last step of these slots, which is all that a response goes on with; shape (n,)."""
+        return self._z[slots]
 
     def move(self, source: int, target: int) -> None:
         """Copies the state of slot ``source`` to slot ``target``, for engines that keep live slots together."""

@@ -72,6 +72,7 @@ class EarlyStoppingState:
         critic_loss: float,
         explained_variance: float,
         collected_with: DetectorState | None = None,
+        stop_rates: Sequence[float] | None = None,
     ) -> EarlyStoppingState:
         """The state after a training batch.
 
@@ -82,7 +83,9 @@ class EarlyStoppingState:
             critic_loss: The critic's mean squared error in this batch's update.
             explained_variance: Share of the returns' variance that the critic explained before the update.
             collected_with: What the detector ran with; None for this state's own, another where a batch is collected
-                while one is learnt from.
+                while one is learnt from. A response's own ``segments`` come first.
+            stop_rates: What the controller of the stop rate answers to, one after the other, where the batch is no
+                fair sample of the responses; None for the share of the batch that was stopped or marked.
 
         Returns:
             Statistics take in every batch; the controller answers only to batches that were collected with stopping
@@ -103,7 +106,9 @@ class EarlyStoppingState:
             if warmup.done:
                 tolerance = tolerance.updated(_audited(trajectories, settings, statistics, collected_with))
         elif collected_with.enabled:
-            tolerance = tolerance.updated(sum(e.mark >= 0 for e in trajectories) / len(trajectories))
+            measured = sum(e.mark >= 0 for e in trajectories) / len(trajectories)
+            for rate in [measured] if stop_rates is None else stop_rates:
+                tolerance = tolerance.updated(rate)
         elif warmup.done and not self.warmup.done and self.calibrate:
             critical = critical_betas(
                 settings,
@@ -122,13 +127,18 @@ def _audited(
 ) -> list[AuditedResponse]:
     """The responses of a batch that tell what stopping would have done: let run from the start, or at their mark.
 
-    An unmarked response that might have been stopped tells nothing: it ran to its end because it was not. ``state`` is
-    what the batch was collected with.
+    An unmarked response that might have been stopped tells nothing: it ran to its end because it was not. So does one
+    that began when stopping was off, and ended when it was on. ``state`` is what the batch was collected with.
     """
+
+    def let_run(e: Trajectory) -> bool:
+        on = any(segment.stopping for segment in e.segments) if e.segments else state.enabled
+        return e.shadow or not on
+
     chosen = [
-        (e, -math.inf if e.shadow or not state.enabled else state.beta)
+        (e, -math.inf if let_run(e) else state.beta)
         for e in trajectories
-        if e.stop_reason is not StopReason.REGRET and (e.shadow or e.mark >= 0 or not state.enabled)
+        if e.stop_reason is not StopReason.REGRET and (let_run(e) or e.mark >= 0)
     ]
     critical = critical_betas(
         settings,

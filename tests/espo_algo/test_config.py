@@ -218,6 +218,8 @@ CHANGES: dict[str, tuple[Any, Callable[[ESPOConfig], Any]]] = {
     "audit_window": (300, lambda c: budgeted(c).window),
     "pilots": (1, lambda c: c.pilots),
     "batches_ahead": (1, lambda c: c.batches_ahead),
+    "unfinished_fraction": (0.5, lambda c: c.unfinished_fraction),
+    "max_carried_updates": (3, lambda c: c.max_carried_updates),
     "smoothing": (0.5, lambda c: c.detector_settings.smoothing),
     "value_floor": (0.1, lambda c: c.detector_settings.value_floor),
     "regret_clip": (3.0, lambda c: c.detector_settings.clip),
@@ -249,6 +251,8 @@ def test_a_key_reaches_what_it_is_for(config: ESPOConfig, argument: str) -> None
 def test_a_controller_whose_answer_comes_a_batch_later_has_half_the_gain(config: ESPOConfig) -> None:
     config.early_stopping(tolerance_rate=0.3).env_runners(batches_ahead=1)
     assert config.early_stopping_state.tolerance.rate == 0.15
+    config.env_runners(unfinished_fraction=0.5, max_carried_updates=3)
+    assert config.early_stopping_state.tolerance.rate == pytest.approx(0.3 / 5)
 
 
 def test_auto_beta_calibrates_from_a_tolerance_within_the_bounds(config: ESPOConfig) -> None:
@@ -307,6 +311,18 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
         "env_runners",
         {"batches_ahead": 1, "num_env_runners": 1},
         r"importance_weight_cap\), such as 2, with .env_runners\(batches_ahead=1\), .* got None$",
+    ),
+    ("env_runners", {"unfinished_fraction": 1.5}, r"unfinished_fraction\): expected a number in \[0, 1\], got 1.5$"),
+    ("env_runners", {"max_carried_updates": 0}, r"max_carried_updates\): expected a whole number >= 1, got 0$"),
+    (
+        "env_runners",
+        {"unfinished_fraction": 0.5},
+        r"importance_weight_cap\), such as 2, with .env_runners\(unfinished_fraction=0.5\), .* got None$",
+    ),
+    (
+        "evaluation",
+        {"evaluation_config": {"unfinished_fraction": 0.5}},
+        r"expected .env_runners\(unfinished_fraction\) for training alone, .*waits for all of its responses$",
     ),
     ("evaluation", {"evaluation_duration": 0}, r"_duration\): expected a whole number >= 1 or 'auto', got 0$"),
     ("training", {"minibatch_size": 9}, r"minibatch_size\) of at most .* responses \(8\), got 9"),
@@ -436,6 +452,39 @@ def test_a_batch_ahead_is_whole_before_it_is_known_what_it_lacks(config: ESPOCon
     with pytest.raises(
         ValueError, match=r"dynamic_sampling_rounds=0\) with .env_runners\(batches_ahead=1\): .* got 1$"
     ):
+        config.validate()
+
+
+@pytest.mark.parametrize(
+    ("section", "options", "message"),
+    [
+        (
+            "generation",
+            {"engine": "own_parts:ENGINE"},
+            r"an engine that carries responses on, .* got 'own_parts:ENGINE'$",
+        ),
+        (
+            "generation",
+            {"engine": "vllm", "engine_options": {"async_scheduling": True}},
+            r"engine_options\) without async_scheduling with .env_runners\(unfinished_fraction=0.5\)",
+        ),
+        (
+            "training",
+            {"advantage_estimator": "group"},
+            r"advantage_estimator='gae'\) with .*whole groups.* got 'group'$",
+        ),
+        ("early_stopping", {"pilots": 1}, r"pilots=0\) with .*whole groups.* got 1$"),
+        ("generation", {"dynamic_sampling_rounds": 1}, r"dynamic_sampling_rounds=0\) with .*whole groups.* got 1$"),
+    ],
+)
+def test_what_unfinished_responses_do_not_go_with(
+    config: ESPOConfig, section: str, options: dict[str, Any], message: str
+) -> None:
+    config.env_runners(unfinished_fraction=0.5).training(importance_weight_cap=2.0)
+    config.env_runners(num_env_runners=1).evaluation(evaluation_interval=1, evaluation_num_env_runners=1)
+    config.generation(rollouts_per_prompt=2).validate()
+    getattr(config, section)(**options)
+    with pytest.raises(ValueError, match=message):
         config.validate()
 
 

@@ -8,7 +8,8 @@ One step::
 
 Live responses always fill the first ``n`` slots. A slot that becomes free takes the next waiting prompt before the
 next step; when none waits, the last live response moves into it, so that the batch shrinks with the work. A prompt that
-is in a slot already is not computed again: its keys and values are copied.
+is in a slot already is not computed again: its keys and values are copied. What is left of a response that another
+engine has begun is read like a prompt (``GenerationRequest.partial``).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.rollout.embedded.kv_cache import SlotCache
 from espo_algo.rollout.embedded.slots import ResponseSlots
 from espo_algo.rollout.engine import EngineSettings, GenerationRequest, SamplingSettings
+from espo_algo.rollout.partial import PartialResponse
 from espo_algo.rollout.sampling import draw, end_broken, trace
 from espo_env.early_stopping import DetectorState, FailureDetector
 from espo_env.types import StopReason
@@ -141,11 +143,21 @@ class TorchEngine:
     @torch.no_grad()
     def abort(self) -> list[TokenEpisode]:
         """Gives up everything unfinished; the episodes end with ``StopReason.ABORT`` and hold what was written."""
-        slots = np.setdiff1d(np.arange(len(self._slots.requests)), self._holes)
-        episodes = self._slots.episodes(slots, [StopReason.ABORT] * len(slots), self._weights_version)
+        slots = self._live_slots()
+        episodes = self._slots.episodes(slots, [StopReason.ABORT] * len(slots), *self._writer())
         episodes += [self._empty_episode(request) for request in self._waiting]
         self._drop_all()
         return episodes
+
+    @torch.no_grad()
+    def suspend(self) -> dict[int, PartialResponse]:
+        """Takes everything unfinished out, to be carried on by any engine that has the model: request -> response."""
+        slots = self._live_slots()
+        z = torch.as_tensor(self._detector.smoothed(slots)).cpu().numpy()
+        partials = self._slots.partials(slots, z, *self._writer())
+        partials |= {request.request_id: request.partial or PartialResponse() for request in self._waiting}
+        self._drop_all()
+        return partials
 
     def rest(self) -> None:
         """Nothing to do: the cache is kept for the next batch."""
@@ -178,10 +190,12 @@ class TorchEngine:
         self._num_live = len(requests)
         if fresh:
             success = np.array([requests[slot].prompt_success for slot in fresh], np.float32)
-            self._detector.reset(np.array(fresh), self._slots.start(fresh), success)
-            # All of a prompt but its last token: that one is decoded, together with everyone else's.
+            z = np.array([0.0 if (partial := requests[slot].partial) is None else partial.z for slot in fresh])
+            steps = np.array([requests[slot].num_written for slot in fresh])
+            self._detector.reset(np.array(fresh), self._slots.start(fresh), success, z, steps)
+            # All tokens but the last one: that is decoded, together with everyone else's.
             new, known = self._split_by_prompt(fresh)
-            for group in _prefill_groups(self._slots.prompt_length[new] - 1):
+            for group in _prefill_groups(self._slots.length[new] - 1):
                 self._prefill([new[row] for row in group])
             if known and (length := int(self._slots.prompt_length[list(known)].max()) - 1):
                 targets, sources = torch.tensor(list(known.items()), device=self._columns.device).T
@@ -189,21 +203,21 @@ class TorchEngine:
                     cache.copy(sources, targets, length)
 
     def _split_by_prompt(self, fresh: list[int]) -> tuple[list[int], dict[int, int]]:
-        """The slots whose prompt has to be computed; for each other fresh one a slot with the same prompt."""
+        """The slots that have to be computed; for each other fresh one a slot with the same prompt."""
         requests = self._slots.requests
         holders = {requests[slot].prompt_tokens.tobytes(): slot for slot in {*range(len(requests))}.difference(fresh)}
         new, known = [], {}
         for slot in fresh:
             holder = holders.setdefault(requests[slot].prompt_tokens.tobytes(), slot)
-            if holder == slot:
+            if holder == slot or requests[slot].num_written:
                 new.append(slot)
             else:
                 known[slot] = holder
         return new, known
 
     def _prefill(self, slots: list[int]) -> None:
-        """Runs prompts, right-padded, through the model: only the cache is of interest."""
-        prompts = [self._slots.requests[slot].prompt_tokens[:-1] for slot in slots]
+        """Runs prompts and what follows them, right-padded, through the model: only the cache is of interest."""
+        prompts = [self._slots.requests[slot].context()[:-1] for slot in slots]
         tokens = np.zeros((len(slots), max(map(len, prompts))), np.int64)
         for row, prompt in zip(tokens, prompts, strict=True):
             row[: len(prompt)] = prompt
@@ -232,9 +246,16 @@ class TorchEngine:
         bits = status.cpu().numpy()  # the step's only wait for the device, unless a response ends
         ended, reasons = self._slots.judge(bits >= _END_TOKEN, (bits & _FIRED) > 0)
         self._holes = ended.tolist()
-        return self._slots.episodes(ended, reasons, self._weights_version)
+        return self._slots.episodes(ended, reasons, *self._writer())
 
     # --- checks and helpers --------------------------------------------------------------------------------------
+
+    def _live_slots(self) -> NDArray[np.int64]:
+        return np.setdiff1d(np.arange(len(self._slots.requests)), self._holes)
+
+    def _writer(self) -> tuple[int, bool]:
+        """Version of the weights that write now, and whether the detector may fire."""
+        return self._weights_version, self._detector.state.enabled
 
     def _empty_episode(self, request: GenerationRequest) -> TokenEpisode:
         return TokenEpisode(

@@ -18,6 +18,7 @@ from torch import Tensor
 from espo_algo.episodes import TokenEpisode
 from espo_algo.rollout.engine import GenerationRequest
 from espo_algo.rollout.noise import request_noise
+from espo_algo.rollout.partial import PartialResponse, extended
 from espo_env.early_stopping import decide, stop_reason
 from espo_env.types import TRACE_COLUMNS, StopReason
 
@@ -63,16 +64,18 @@ class ResponseSlots:
         return self._uniforms[self._rows[: len(self.requests)], self.positions]
 
     def start(self, slots: list[int]) -> NDArray[np.float32]:
-        """Sets up the responses to new :attr:`requests` of these slots.
+        """Sets up the responses to new :attr:`requests` of these slots, with what there is of them already.
 
         Returns:
             Their Exp(1) variates for the detector, shape (len(slots),).
         """
         requests = [self.requests[slot] for slot in slots]
         lengths = np.array([len(request.prompt_tokens) for request in requests])
+        written = np.array([request.num_written for request in requests])
+        marks = [-1 if request.partial is None else request.partial.mark for request in requests]
         horizons = np.array([request.max_new_tokens for request in requests])
         marks_only = [request.mark_only for request in requests]
-        self._host[:, slots] = [lengths, lengths, lengths + horizons, np.full_like(lengths, -1), marks_only]
+        self._host[:, slots] = [lengths, lengths + written, lengths + horizons, marks, marks_only]
         uniforms = np.zeros((len(slots), (lengths + horizons).max() - 1))
         draws = np.zeros(len(slots), np.float32)
         for row, request in enumerate(requests):
@@ -80,8 +83,13 @@ class ResponseSlots:
             uniforms[row, lengths[row] - 1 : lengths[row] - 1 + len(noise)] = noise
         index = self._on_device(slots)
         self._uniforms[index, : uniforms.shape[1]] = self._on_device(uniforms)
-        self._positions[index] = self._on_device(lengths - 1)
-        self._inputs[index] = self._on_device([int(request.prompt_tokens[-1]) for request in requests])
+        self._positions[index] = self._on_device(lengths + written - 1)
+        self._inputs[index] = self._on_device([int(request.context()[-1]) for request in requests])
+        for slot, request, length in zip(slots, requests, lengths.tolist(), strict=True):
+            if request.partial is not None:
+                columns = slice(length - 1, length - 1 + len(request.partial))
+                self._tokens[slot, columns] = self._on_device(request.partial.response_tokens)
+                self._trace[:, slot, columns] = self._on_device(request.partial.trace)
         return draws
 
     def move(self, source: int, target: int) -> None:
@@ -128,31 +136,66 @@ class ResponseSlots:
         return ended, [stop_reason(at_end_token[row], stopped[row]) for row in ended]
 
     def episodes(
-        self, slots: NDArray[np.int64], reasons: Sequence[StopReason], weights_version: int
+        self, slots: NDArray[np.int64], reasons: Sequence[StopReason], version: int, stopping: bool
     ) -> list[TokenEpisode]:
-        """Copies responses to the host, all in one go."""
+        """Copies responses to the host, all in one go.
+
+        Args:
+            slots: Where they are.
+            reasons: Why each of them is over.
+            version: Of the weights that have written here.
+            stopping: Whether the detector was to fire meanwhile.
+        """
+        return [
+            TokenEpisode(
+                prompt_tokens=request.prompt_tokens,
+                response_tokens=tokens,
+                stop_reason=reason,
+                mark=int(self._mark[slot]),
+                segments=extended(request.partial, len(tokens), version, stopping),
+                request_id=request.request_id,
+                seed=request.seed,
+                weights_version=version,
+                **dict(zip(TRACE_COLUMNS, trace, strict=True)),
+            )
+            for slot, reason, (request, tokens, trace) in zip(slots, reasons, self._written(slots), strict=True)
+        ]
+
+    def partials(
+        self, slots: NDArray[np.int64], z: NDArray[np.float32], version: int, stopping: bool
+    ) -> dict[int, PartialResponse]:
+        """The same for responses that are not over: request -> response.
+
+        Args:
+            slots: Where they are.
+            z: The detector's, of each.
+            version: As for :meth:`episodes`.
+            stopping: As there.
+        """
+        return {
+            request.request_id: PartialResponse(
+                tokens,
+                trace,
+                int(self._mark[slot]),
+                float(now),
+                extended(request.partial, len(tokens), version, stopping),
+            )
+            for slot, now, (request, tokens, trace) in zip(slots, z, self._written(slots), strict=True)
+        }
+
+    def _written(
+        self, slots: NDArray[np.int64]
+    ) -> list[tuple[GenerationRequest, NDArray[np.int32], NDArray[np.float32]]]:
         if not len(slots):
             return []
         index, width = self._on_device(slots), int(self.length[slots].max())
         tokens = self._tokens[index, :width].cpu().numpy()
         trace = self._trace[:, index, :width].cpu().numpy()
-        episodes = []
-        for row, (slot, reason) in enumerate(zip(slots, reasons, strict=True)):
-            request = self.requests[slot]
+        responses = []
+        for row, slot in enumerate(slots):
             written = slice(self.prompt_length[slot] - 1, self.length[slot] - 1)
-            episodes.append(
-                TokenEpisode(
-                    prompt_tokens=request.prompt_tokens,
-                    response_tokens=tokens[row, written].copy(),
-                    stop_reason=reason,
-                    mark=int(self._mark[slot]),
-                    request_id=request.request_id,
-                    seed=request.seed,
-                    weights_version=weights_version,
-                    **dict(zip(TRACE_COLUMNS, trace[:, row, written].copy(), strict=True)),
-                )
-            )
-        return episodes
+            responses.append((self.requests[slot], tokens[row, written].copy(), trace[:, row, written].copy()))
+        return responses
 
     def _on_device(self, numbers: NDArray | list[int]) -> Tensor:
         return torch.as_tensor(numbers, device=self._rows.device)

@@ -18,15 +18,18 @@ from pathlib import Path
 from shutil import disk_usage
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
 from espo_algo.episodes import TokenEpisode
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.rollout.engine import EngineSettings, GenerationRequest, SamplingSettings
+from espo_algo.rollout.partial import PartialResponse, extended
 from espo_algo.rollout.vllm.start import start_vllm
 from espo_env.early_stopping import DetectorState, stop_reason
-from espo_env.types import TRACE_COLUMNS, StopReason
+from espo_env.types import TRACE_COLUMNS, Segment, StopReason
 
 __all__ = ["VLLMEngine", "engine_names", "engine_weights"]
 
@@ -66,6 +69,7 @@ class VLLMEngine:
         self._model = model
         self._eos_token_id = settings.eos_token_id
         self._num_workers = settings.num_workers
+        self._stopping = True
         self._weights_version = 0
         self._submitted = 0
         # By vLLM's name for it; vLLM's workers know a request by a longer one, which comes second.
@@ -117,6 +121,7 @@ class VLLMEngine:
         """
         self._expect_idle("set_detector_state")
         self._call("configure_early_stopping", state=state)
+        self._stopping = state.enabled
 
     def weights_changed(self, version: int) -> None:
         """Gives vLLM the module's weights, and stamps the episodes to come.
@@ -177,9 +182,10 @@ class VLLMEngine:
         if requests:
             self._wake_up()
         for request in requests:
+            before = request.partial or PartialResponse()
             params = SamplingParams(
                 temperature=0.0,  # vLLM's own sampling is not used; this prepares the least for it
-                max_tokens=request.max_new_tokens,
+                max_tokens=request.max_new_tokens - len(before),
                 ignore_eos=True,  # the one of the model's configuration; the task's is the one that counts
                 stop_token_ids=[self._eos_token_id],
                 detokenize=False,
@@ -188,11 +194,14 @@ class VLLMEngine:
                     "seed": request.seed,
                     "mark_only": request.mark_only,
                     "prompt_success": request.prompt_success,
+                    "written": len(before),
+                    "marked": before.mark >= 0,
+                    "z": before.z,
                 },
             )
             name = str(self._submitted)
             self._submitted += 1
-            prompt = {"type": "token", "prompt_token_ids": request.prompt_tokens.tolist()}
+            prompt = {"type": "token", "prompt_token_ids": request.context().tolist()}
             self._requests[name] = request, self._engine.add_request(name, prompt, params)
 
     def step(self) -> list[TokenEpisode]:
@@ -209,6 +218,18 @@ class VLLMEngine:
         for episode in episodes:
             episode.stop_reason = StopReason.ABORT
         return episodes
+
+    def suspend(self) -> dict[int, PartialResponse]:
+        """Takes everything unfinished out, to be carried on by any engine that has the model: request -> response.
+
+        With ``async_scheduling`` a response may be over that vLLM does not know of yet: not there.
+        """
+        self._engine.abort_request(list(self._requests))
+        self._idle = True
+        return {
+            request.request_id: PartialResponse(tokens, trace, mark, z, self._segments(request, len(tokens)))
+            for request, tokens, trace, mark, _, z in self._written(list(self._requests))
+        }
 
     def rest(self) -> None:
         """With ``enable_sleep_mode``: gives the GPU's memory back until the next prompts or weights come.
@@ -235,7 +256,29 @@ class VLLMEngine:
             self._engine.wake_up()
 
     def _take(self, names: list[str]) -> list[TokenEpisode]:
-        """Responses that vLLM is through with.
+        """Responses that vLLM is through with, see :meth:`_written`."""
+        return [
+            TokenEpisode(
+                prompt_tokens=request.prompt_tokens,
+                response_tokens=tokens,
+                stop_reason=stop_reason(len(tokens) > 0 and tokens[-1] == self._eos_token_id, stopped),
+                mark=mark,
+                segments=self._segments(request, len(tokens)),
+                request_id=request.request_id,
+                seed=request.seed,
+                weights_version=self._weights_version,
+                **dict(zip(TRACE_COLUMNS, trace, strict=True)),
+            )
+            for request, tokens, trace, mark, stopped, _ in self._written(names)
+        ]
+
+    def _segments(self, request: GenerationRequest, tokens: int) -> tuple[Segment, ...]:
+        return extended(request.partial, tokens, self._weights_version, self._stopping)
+
+    def _written(
+        self, names: list[str]
+    ) -> list[tuple[GenerationRequest, NDArray[np.int32], NDArray[np.float32], int, bool, float]]:
+        """Takes responses out: request, tokens, trace, mark, whether it was stopped, the detector's smoothed regret.
 
         Raises:
             RuntimeError: If the workers' models were not given the same tokens.
@@ -243,7 +286,7 @@ class VLLMEngine:
         if not names:
             return []
         taken = [self._requests.pop(name) for name in names]
-        episodes = []
+        responses = []
         written, *others = self._engine.collective_rpc("collect_responses", args=([internal for _, internal in taken],))
         for worker, other in enumerate(others, start=1):
             if apart := sum(one[-1] != two[-1] for one, two in zip(written, other, strict=True)):
@@ -251,20 +294,14 @@ class VLLMEngine:
                     f"expected the first worker's tokens on all {self._num_workers} workers, got others on worker "
                     f"{worker} in {apart} of {len(written)} responses"
                 )
-        for (request, _), (tokens, trace, mark, stopped, _) in zip(taken, written, strict=True):
-            episodes.append(
-                TokenEpisode(
-                    prompt_tokens=request.prompt_tokens,
-                    response_tokens=tokens,
-                    stop_reason=stop_reason(len(tokens) > 0 and tokens[-1] == self._eos_token_id, stopped),
-                    mark=mark,
-                    request_id=request.request_id,
-                    seed=request.seed,
-                    weights_version=self._weights_version,
-                    **dict(zip(TRACE_COLUMNS, trace, strict=True)),
-                )
-            )
-        return episodes
+        for (request, _), (tokens, trace, mark, stopped, z, _) in zip(taken, written, strict=True):
+            if (before := request.partial) is not None:
+                tokens = np.concatenate((before.response_tokens, tokens))
+                z = z if len(tokens) > len(before) else before.z
+                trace = np.concatenate((before.trace, trace), axis=1)
+                mark = before.mark if before.mark >= 0 or mark < 0 else len(before) + mark
+            responses.append((request, tokens, trace, mark, stopped, z))
+        return responses
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Calls every worker, and gives back what the first one answers: it is the one that draws and judges."""

@@ -45,10 +45,10 @@ __all__ = [
     "sampler_bytes",
 ]
 
-WrittenResponse: TypeAlias = tuple[NDArray[np.int32], NDArray[np.float32], int, bool, int]
-"""Tokens, shape (T,); the columns of :data:`~espo_env.types.TRACE_COLUMNS`, shape (len(TRACE_COLUMNS), T); the mark or
--1; whether the response was stopped; a checksum of the tokens that this worker's model was given. Workers but the first
-have the checksum alone."""
+WrittenResponse: TypeAlias = tuple[NDArray[np.int32], NDArray[np.float32], int, bool, float, int]
+"""Tokens written here, shape (T,); the columns of :data:`~espo_env.types.TRACE_COLUMNS`, shape (len(TRACE_COLUMNS), T);
+which of them is marked, or -1; whether the response was stopped; the detector's smoothed regret; a checksum of the
+tokens that this worker's model was given. Workers but the first have the checksum alone."""
 
 _FACTOR = 6364136223846793005
 """Of the checksums, which are int64 and overflow; odd, so that every token of a response counts to its end."""
@@ -244,7 +244,7 @@ class EarlyStoppingSampler:
 
     def collect(self, request_ids: list[str]) -> list[WrittenResponse]:
         """Copies responses to the host and gives up their slots; empty ones for requests that have not begun."""
-        nothing = np.zeros(0, np.int32), np.zeros((len(TRACE_COLUMNS), 0), np.float32), -1, False, 0
+        nothing = np.zeros(0, np.int32), np.zeros((len(TRACE_COLUMNS), 0), np.float32), -1, False, 0.0, 0
         responses: dict[str, WrittenResponse] = dict.fromkeys(request_ids, nothing)
         begun = [request_id for request_id in request_ids if request_id in self._slot_of]
         if begun:
@@ -253,6 +253,7 @@ class EarlyStoppingSampler:
             index = self._on_device(np.array(slots))
             state = self._steps[index], self._marks[index], self._stopped[index], self._sums[index]
             lengths, marks, stopped, sums = torch.stack(state).cpu().numpy()
+            z = torch.as_tensor(self.detector.smoothed(index)).cpu().numpy()
             tokens = self._tokens[index, : lengths.max()].cpu().numpy()
             columns = self._trace[:, index, : lengths.max()].cpu().numpy()
             for row, request_id in enumerate(begun):
@@ -262,6 +263,7 @@ class EarlyStoppingSampler:
                     columns[:, row, written].copy(),
                     int(marks[row]),
                     bool(stopped[row]),
+                    float(z[row]),
                     int(sums[row]),
                 )
         return list(responses.values())
@@ -280,11 +282,14 @@ class EarlyStoppingSampler:
         horizons = np.array([p.max_tokens for p in params])
         uniforms = np.zeros((len(fresh), horizons.max()))
         draws = np.zeros(len(fresh), np.float32)
+        # Of a response that is carried on the sampler knows the tokens from here on alone.
+        written = np.array([p.extra_args["written"] for p in params])
         for row, p in enumerate(params):
-            uniforms[row, : p.max_tokens], draws[row] = request_noise(p.extra_args["seed"], p.max_tokens)
+            noise, draws[row] = request_noise(p.extra_args["seed"], written[row] + p.max_tokens)
+            uniforms[row, : p.max_tokens] = noise[written[row] :]
         index = self._on_device(slots)
         self._steps[index] = 0
-        self._marks[index] = -1
+        self._marks[index] = self._on_device(np.array([0 if p.extra_args["marked"] else -1 for p in params]))
         self._stopped[index] = 0
         self._sums[index] = 1
         self._going[index] = 1
@@ -292,7 +297,9 @@ class EarlyStoppingSampler:
         self._marks_only[index] = self._on_device(np.array([int(p.extra_args["mark_only"]) for p in params]))
         self._uniforms[index, : uniforms.shape[1]] = self._on_device(uniforms)
         success = np.array([p.extra_args["prompt_success"] for p in params], np.float32)
-        self.detector.reset(index, self._on_device(draws), self._on_device(success))
+        z = np.array([p.extra_args["z"] for p in params], np.float32)
+        steps = written.astype(np.float32)
+        self.detector.reset(index, *map(self._on_device, (draws, success, z, steps)))
 
     def _on_device(self, array: NDArray) -> Tensor:
         tensor = torch.from_numpy(array)

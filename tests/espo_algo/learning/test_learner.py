@@ -21,7 +21,7 @@ from espo_algo.learning.batching import SequenceBatch
 from espo_algo.learning.learner import ESPOLearner
 from espo_algo.learning.training_data import WholeEpisodeTrainingData
 from espo_algo.memory import PeakMemory
-from espo_env.types import StopReason
+from espo_env.types import Segment, StopReason
 
 LENGTHS = [5, 1, 9, 7, 3, 6, 2, 8]
 
@@ -310,6 +310,25 @@ def test_each_term_of_the_loss_by_hand(config: ESPOConfig) -> None:
     assert loss_of(audited, batch, out) == pytest.approx(weighted, rel=1e-5)
     batch.entropy_gradient = True
     assert with_(entropy_coeff=0.1) == pytest.approx(sum(policy) - 0.1 * 0.8, rel=1e-5)
+
+
+def test_tokens_of_a_carried_response_are_weighted_each_with_what_it_was_drawn_with(config: ESPOConfig) -> None:
+    """Its first tokens were drawn by older weights, at four times or half the probability that they have now."""
+    config.training(importance_weight_cap=1.5, normalize_advantages=False, minibatch_size=len(LENGTHS))
+    learner = build_learner(config)
+    episodes, losses = random_episodes(LENGTHS), []
+    for i, episode in enumerate(episodes):
+        with torch.no_grad():
+            now, _, values, _ = naive_scores(learner.language_module.model, episode)
+        old, ratio = len(episode) // 2, 4.0 if i % 2 else 0.5
+        episode.logprobs = now.numpy().copy()
+        episode.logprobs[:old] += math.log(ratio)
+        episode.segments = (Segment(old, 0, True), Segment(len(episode) - old, 1, True))
+        for t in range(len(episode)):
+            weight = min(1 / ratio, 1.5) if t < old else 1.0
+            losses.append(-weight * (episode.reward - values[t].item()))
+    metrics = update(learner, [episode.to_learn() for episode in episodes], num_epochs=1)
+    assert metrics["policy_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
 
 
 def test_the_entropy_bonus_adds_the_entropys_gradient(config: ESPOConfig) -> None:

@@ -17,7 +17,7 @@ from espo_env.early_stopping import (
     RegretStatistics,
     ToleranceController,
 )
-from espo_env.types import StopReason
+from espo_env.types import Segment, StopReason
 
 SETTINGS = DetectorSettings()
 NEVER = 1e9
@@ -213,3 +213,34 @@ def test_an_update_reads_the_columns_it_names_and_no_others(tolerance, calibrate
         state = expected
     assert state.warmup.done
     assert len(named) == (2 if calibrate and rule != "never" and isinstance(tolerance, ToleranceController) else 1)
+
+
+def test_the_controller_answers_to_the_rates_it_is_given_where_batches_are_no_fair_sample() -> None:
+    state = EarlyStoppingState(tolerance=ToleranceController(beta=1.0, target=0.25), warmup=CriticWarmup(done=True))
+    stopped = [with_regrets(1.0, mark=0)]
+    for rates in ([], [0.5], [0.5, 0.0]):
+        expected = state.tolerance
+        for rate in rates:
+            expected = expected.updated(rate)
+        assert state.updated(stopped, SETTINGS, 0.0, 0.0, stop_rates=rates).tolerance == expected
+    # Before stopping is on there is nothing to answer to, and the batch that ends the warm-up sets beta.
+    begun = EarlyStoppingState(warmup=CriticWarmup(patience=1), calibrate=True)
+    batch = [with_regrets(1.0, 2.0)]
+    assert begun.updated(batch, SETTINGS, 0.0, 0.0, stop_rates=[]) == begun.updated(batch, SETTINGS, 0.0, 0.0)
+
+
+def test_a_response_that_might_have_been_stopped_in_any_segment_tells_nothing_of_wrong_stops() -> None:
+    state = EarlyStoppingState(tolerance=FalsePositiveController(beta=3.0), warmup=CriticWarmup(done=True))
+    on, off = Segment(1, 1, True), Segment(1, 0, False)
+    assert not state.detector_state.enabled
+    for segments, shadow, told in (
+        ((off, off), False, True),
+        ((off, on), False, False),
+        ((on, on), False, False),
+        ((off, on), True, True),
+        ((), False, True),
+    ):
+        response = with_regrets(1.0, 2.0)
+        response.segments, response.shadow = segments, shadow
+        audited = state.updated([response], SETTINGS, 0.0, 0.0).tolerance.audited
+        assert [a.known_from for a in audited] == [-math.inf] * told

@@ -213,6 +213,29 @@ def test_abort_gives_back_everything_and_the_engine_goes_on(engine, embedded):
 
 
 @needs_vllm
+@pytest.mark.parametrize("mark_only", [False, True])
+def test_a_response_that_is_cut_and_carried_on_by_either_engine_is_the_uncut_one(engine, embedded, mark_only):
+    requests = [replace(r, mark_only=r.mark_only or mark_only) for r in make_requests(12)]
+    expected = run(embedded, requests)
+    over, asked = {}, requests
+    marked = set()
+    for writer, steps in ((engine, 6), (embedded, 9), (engine, 0), (engine, 8)):
+        writer.submit(asked)
+        over |= {episode.request_id: episode for _ in range(steps) for episode in writer.step()}
+        partials = writer.suspend()
+        assert writer.num_unfinished == writer.num_live == 0
+        writer.set_detector_state(STATE)  # which an engine that is busy refuses
+        asked = [replace(r, partial=partials[r.request_id]) for r in requests if r.request_id in partials][::-1]
+        marked |= {number for number, partial in partials.items() if partial.mark >= 0}
+    assert 0 < len(asked) < len(requests)
+    assert bool(marked) is mark_only
+    over |= {episode.request_id: episode for episode in run(engine, asked)}
+    assert_same_episodes([over[r.request_id] for r in requests], expected)
+    assert all(sum(segment.tokens for segment in e.segments) == len(e) for e in over.values())
+    assert any(len(e.segments) > 2 for e in over.values())
+
+
+@needs_vllm
 def test_settings_change_only_while_nothing_is_unfinished(engine):
     engine.submit(make_requests(1))
     for change in (

@@ -78,6 +78,24 @@ def test_training_is_that_on_the_embedded_engine_and_outlives_its_runner(coin_co
     algo.stop()
 
 
+@needs_vllm
+@pytest.mark.usefixtures("ray_session")
+def test_what_is_unfinished_is_carried_on_as_by_the_embedded_engine(coin_config):
+    results = []
+    for engine in ("torch", "vllm"):
+        config = coin_config().generation(engine=engine, max_new_tokens=30).training(importance_weight_cap=2.0)
+        config.env_runners(num_env_runners=1, num_envs_per_env_runner=48, unfinished_fraction=0.5)
+        algo = config.early_stopping(**EARLY).build_algo()
+        results.append([algo.train() for _ in range(4)])
+        algo.stop()
+    for embedded, result in zip(*results, strict=True):
+        assert result["carried"] == embedded["carried"]
+        for name in ("accuracy", "num_env_steps_sampled", "stop_reason"):
+            assert result["env_runners"][name] == embedded["env_runners"][name]
+        assert result["mismatch"]["kl"] == pytest.approx(embedded["mismatch"]["kl"], rel=0.05, abs=1e-6)
+    assert results[0][-1]["carried"]["share"] > 0
+
+
 def processes(algo):
     """Process numbers of the healthy runners."""
     return {*algo.env_runner_group.foreach_env_runner(lambda runner: os.getpid(), local_env_runner=False)}
