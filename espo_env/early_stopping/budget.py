@@ -102,10 +102,11 @@ class FalsePositiveController:
 
     def _lowest_beta(self, audited: tuple[AuditedResponse, ...]) -> float | None:
         """The lowest good ``beta``, just low enough to stop one more of the responses; None where there is none."""
+        low, high = self.bounds
         critical = np.array([response.critical for response in audited], np.float64)
-        critical = np.unique(critical[np.isfinite(critical)])
-        betas = critical - _ROUNDING * np.abs(critical)
-        betas = betas[(betas >= self.bounds[0]) & (betas <= self.bounds[1])]
+        critical = np.minimum(critical[critical >= low], high + 1)  # where all betas fire, the highest one does
+        betas = np.unique(np.minimum(critical - _ROUNDING * np.abs(critical), high))
+        betas = betas[betas >= low]
         stops, wrong = _count(audited, betas)
         good = betas[upper_bound(wrong, stops, self.confidence) <= self.budget]
         return float(good[0]) if len(good) else None

@@ -32,7 +32,7 @@ from espo_env.tasks import ArithmeticTask
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=96, help="responses of an iteration")
-    parser.add_argument("--tokens", type=int, nargs="+", default=[32, 96], help="horizons; nothing ends earlier")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[32, 96], help="horizons; most responses end earlier")
     parser.add_argument("--epochs", type=int, default=1, help="of an update, which makes U longer")
     parser.add_argument("--hidden", type=int, default=128, help="width of the model's four layers")
     parser.add_argument("--iterations", type=int, default=12, help="of each side, after two that warm up")
@@ -74,10 +74,10 @@ def measure(tokens: int, options: argparse.Namespace) -> None:
 
 
 def build(folder: Path, tokens: int, batches_ahead: int, options: argparse.Namespace) -> ESPO:
-    """An algorithm with one runner and the learner in this process; every response is ``tokens`` long."""
+    """An algorithm with one runner and the learner in this process; responses end at ``tokens`` or at random before."""
     task = ArithmeticTask()
     sizes: dict[str, Any] = {
-        "vocab_size": task.tokenizer.vocab_size + 2048,  # so that an untrained model hardly ever ends
+        "vocab_size": task.tokenizer.vocab_size + 2048,  # rows that are never drawn, as real models have
         "hidden_size": options.hidden,
         "intermediate_size": 3 * options.hidden,
         "num_hidden_layers": 4,
