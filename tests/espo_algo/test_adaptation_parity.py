@@ -23,8 +23,9 @@ def training(coin_config, ray_session):
     with pytest.MonkeyPatch.context() as patch:
         updated = EarlyStoppingState.updated
 
-        def watched(state, episodes, settings, critic_loss, explained_variance, *, collected_with):
+        def watched(state, episodes, settings, critic_loss, explained_variance, *, collected_with, stop_rates):
             assert collected_with is None  # the newest state
+            assert stop_rates is None  # that of the batch
             if not states:
                 states.append(state)
             calls.append((list(episodes), critic_loss, explained_variance))
