@@ -44,7 +44,7 @@ CATEGORIES = list(dict.fromkeys(form.category for form in ALL))
 
 @pytest.fixture(scope="module")
 def pool():
-    with GraderPool(num_workers=1) as pool:
+    with GraderPool(num_workers=1, wall_seconds=30) as pool:
         yield pool
 
 

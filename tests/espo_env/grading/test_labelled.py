@@ -15,7 +15,7 @@ WRONG_LABELS = {("qwen_rm_maj", "10000", "10{,}000")}
 
 def test_published_outputs_are_graded_as_they_are_labelled():
     rows = data_rows("labelled_responses.jsonl")
-    with GraderPool(num_workers=1) as pool:
+    with GraderPool(num_workers=1, wall_seconds=30) as pool:
         futures = [pool.submit(row["pred"], row["ref"], question=row["question"] or "") for row in rows]
         grades = [future.result() for future in futures]
     table = Counter((row["src"], row["label"], grade.correct) for row, grade in zip(rows, grades, strict=True))
