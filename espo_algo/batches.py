@@ -190,7 +190,7 @@ class Batches:
         """Has the runners write responses now, see :meth:`_taken`."""
         group = algo.env_runner_group
         asked, version = self._ask(algo, count, all_marked), algo.version_sent(group)
-        return self._taken(algo, asked, algo.answer(group, asked.plans, asked.enough), count, version, tally)
+        return self._taken(algo, asked, algo.collect(group, asked.plans, asked.enough), count, version, tally)
 
     def _taken(
         self, algo: ESPO, asked: Asked, answers: Answers, count: int, version: int, tally: _Tally

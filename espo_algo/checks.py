@@ -277,17 +277,20 @@ def _check_ahead(config: ESPOConfig) -> None:
             config,
             f"expected .env_runners(num_env_runners) >= 1 {beside}, which write while this process learns, got 0",
         )
-    if config.importance_weight_cap is None:
-        _refuse(
-            config,
-            f"expected .training(importance_weight_cap), such as 2, {beside}, whose responses are written by weights "
-            "one update older than those that learn from them, got None",
-        )
+    _check_cap(config, f"{beside}, whose responses are written by weights one update older")
     if config.dynamic_sampling_rounds:
         _refuse(
             config,
             f"expected .generation(dynamic_sampling_rounds=0) {beside}: what further rounds sample is known when a "
             f"batch is there, and would keep the learners waiting, got {config.dynamic_sampling_rounds}",
+        )
+
+
+def _check_cap(config: ESPOConfig, older: str) -> None:
+    if config.importance_weight_cap is None:
+        _refuse(
+            config,
+            f"expected .training(importance_weight_cap), such as 2, {older} than those that learn from them, got None",
         )
 
 
@@ -313,12 +316,7 @@ def _check_carried(config: ESPOConfig) -> None:
             f"expected .generation(engine_options) without async_scheduling {beside}: a response may be over a step "
             "before vLLM knows",
         )
-    if config.importance_weight_cap is None:
-        _refuse(
-            config,
-            f"expected .training(importance_weight_cap), such as 2, {beside}, whose tokens are written by weights that "
-            "are older than those that learn from them, got None",
-        )
+    _check_cap(config, f"{beside}, whose tokens are written by weights that are older")
     whole = "whose batches are not made of whole groups of responses to a prompt"
     if config.advantage_estimator == "group":
         _refuse(config, f"expected .training(advantage_estimator='gae') {beside}, {whole}, got 'group'")

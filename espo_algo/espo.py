@@ -181,11 +181,7 @@ class ESPO(PPO):
 
     # --- runners ------------------------------------------------------------------------------------------------
 
-    def collect(self, group: EnvRunnerGroup, plans: Sequence[ResponsePlan]) -> dict[int, TokenEpisode]:
-        """Place of a plan -> its episode; see :meth:`answer`."""
-        return self.answer(group, plans).episodes
-
-    def answer(self, group: EnvRunnerGroup, plans: Sequence[ResponsePlan], enough: int | None = None) -> Answers:
+    def collect(self, group: EnvRunnerGroup, plans: Sequence[ResponsePlan], enough: int | None = None) -> Answers:
         """Shares plans out over a group's runners.
 
         Args:

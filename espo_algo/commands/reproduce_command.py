@@ -57,6 +57,7 @@ def reproduce(
     from espo_algo.experiments.reproduce import describe
     from espo_algo.experiments.reproduce import reproduce as run
     from espo_algo.experiments.run import Schedule
+    from espo_algo.experiments.settings import get_setting
     from espo_algo.lock import lock
 
     preset = _SMOKE if smoke else _FULL if full else _DEFAULT
@@ -64,9 +65,11 @@ def reproduce(
     given |= {"problems": problems, "every": every, "sft_steps": sft_steps}
     chosen = preset | {name: value for name, value in given.items() if value is not None}
     number = chosen.get("problems", 2048)
+    # A pretrained model takes hours and an extra: it runs where it is named.
+    small = [name for name, family in FAMILIES.items() if not get_setting(family.task).pretrained]
     with messages():
         plans = make_plans(
-            _names(chosen["families"], [name for name, family in FAMILIES.items() if not family.on_request]),
+            _names(chosen["families"], small),
             _names(chosen["arms"], [*ARMS]),
             _seeds(chosen["seeds"]),
             Schedule(0, problems=number, samples=samples, every=chosen.get("every", 10), problem_seed=problem_seed),

@@ -103,7 +103,7 @@ def _answer(algo: ESPO, group: EnvRunnerGroup, numbers: range) -> list[TokenEpis
     answered: dict[int, TokenEpisode] = {}
     for _ in range(config.max_empty_rounds):
         todo = [place for place in range(len(plans)) if place not in answered]
-        collected = algo.collect(group, [plans[place] for place in todo])
+        collected = algo.collect(group, [plans[place] for place in todo]).episodes
         answered |= {todo[place]: episode for place, episode in collected.items()}
         if len(answered) == len(plans):
             break

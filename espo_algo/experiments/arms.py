@@ -43,7 +43,6 @@ class Family:
         note: What a reader has to know of it.
         target_saving: The share of tokens that early stopping should save: a fifth, or half of what an oracle saves on
             the start's responses where that is less (``python -m espo_algo.experiments.families``).
-        on_request: Only run where it is named: it needs the extra ``smollm2``, and hours.
         slowness: How many times as long as with the quickstart's model a token takes, about.
     """
 
@@ -52,7 +51,6 @@ class Family:
     iterations: int = 60
     note: str = ""
     target_saving: float = 0.2
-    on_request: bool = False
     slowness: float = 1.0
 
 
@@ -147,7 +145,6 @@ FAMILIES = {
         },
         iterations=16,
         note="SmolLM2-135M-Instruct on reasoning-gym's chain_sum, with its working",
-        on_request=True,
         slowness=70.0,
     ),
 }

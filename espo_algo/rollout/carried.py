@@ -90,8 +90,7 @@ class Carried:
                 del self._finished[number]
         asked = {}
         for number, plan in self._unfinished.items():
-            first = version if plan.partial is None else plan.partial.first_version
-            age = 0 if first is None else version - first
+            age = version - plan.partial.first_version if plan.partial else 0
             partial = plan.partial if 0 <= age <= max_updates else None
             asked[number] = replace(plan, partial=partial, awaited=number < count or age >= max_updates)
         self._unfinished = {}

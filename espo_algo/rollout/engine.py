@@ -62,8 +62,9 @@ class GenerationRequest:
 
     def context(self) -> NDArray[np.int32]:
         """All tokens that the next one follows, at least one."""
-        written = () if self.partial is None else (self.partial.response_tokens,)
-        return np.concatenate((self.prompt_tokens, *written))
+        if self.partial is None:
+            return self.prompt_tokens
+        return np.concatenate((self.prompt_tokens, self.partial.response_tokens))
 
     def check(self, vocab_size: int, max_length: int) -> None:
         """Raises a ValueError if an engine with this vocabulary and length cannot answer it."""

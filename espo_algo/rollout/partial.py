@@ -44,9 +44,9 @@ class PartialResponse:
         return len(self.response_tokens)
 
     @property
-    def first_version(self) -> int | None:
-        """Version of the weights that wrote its first token; None where it has none."""
-        return self.segments[0].version if self.segments else None
+    def first_version(self) -> int:
+        """Version of the weights that wrote its first token; it has one."""
+        return self.segments[0].version
 
 
 Answer: TypeAlias = TokenEpisode | PartialResponse

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import ray
-from coin_fixtures import assert_same, coin_config, coin_model, weights  # noqa: F401 (fixtures)
+from coin_fixtures import assert_same, coin_config, coin_model, train_saved, weights  # noqa: F401 (fixtures)
 
 from espo_algo import ESPO, ESPOConfig
 from espo_algo.batches import Sampled
@@ -37,7 +37,7 @@ def by_hand(config: ESPOConfig, iterations: int) -> dict:
     def write(number: int) -> tuple:
         detector = algo.early_stopping_state().detector_state
         asked = plans.take(32, all_marked=number == 0)
-        return [*algo.collect(algo.env_runner_group, asked).values()], detector
+        return [*algo.collect(algo.env_runner_group, asked).episodes.values()], detector
 
     batch, detector = write(0)
     for number in range(1, iterations + 1):
@@ -58,13 +58,8 @@ def run(coin_config, tmp_path_factory) -> Iterator[tuple]:
     """Five iterations, saved after the third one: the algorithm, its checkpoint, results and what was learnt from."""
     config = ahead_config(coin_config).evaluation(evaluation_interval=5, evaluation_duration=8)
     algo: ESPO = config.build_algo()
-    folder, results, batches = tmp_path_factory.mktemp("ahead") / "checkpoint", [], []
-    for iteration in range(5):
-        if iteration == 3:
-            algo.save_to_path(str(folder))
-        results.append(algo.train())
-        batches.append(algo.latest_episodes)
-    yield algo, folder, results, batches
+    folder = tmp_path_factory.mktemp("ahead") / "checkpoint"
+    yield algo, folder, *train_saved(algo, folder, iterations=5, saved=3)
     algo.stop()
 
 

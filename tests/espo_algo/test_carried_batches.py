@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 import pytest
 import ray
-from coin_fixtures import assert_same, coin_config, coin_model, weights  # noqa: F401 (fixtures)
+from coin_fixtures import assert_same, coin_config, coin_model, train_saved, weights  # noqa: F401 (fixtures)
 
 from espo_algo import ESPO, ESPOConfig
 from espo_algo.errors import TrainingError
@@ -50,13 +50,8 @@ def in_flight(algo: ESPO) -> tuple[list[int], int]:
 def run(request, coin_config, tmp_path_factory) -> Iterator[tuple]:
     """Some iterations, saved in between: the algorithm, its checkpoint, results and what was learnt from."""
     algo: ESPO = carrying(coin_config(), *request.param).build_algo()
-    folder, results, batches = tmp_path_factory.mktemp("carried") / "checkpoint", [], []
-    for iteration in range(ITERATIONS):
-        if iteration == SAVED:
-            algo.save_to_path(str(folder))
-        results.append(algo.train())
-        batches.append(algo.latest_episodes)
-    yield algo, folder, results, batches
+    folder = tmp_path_factory.mktemp("carried") / "checkpoint"
+    yield algo, folder, *train_saved(algo, folder, ITERATIONS, SAVED)
     algo.stop()
 
 

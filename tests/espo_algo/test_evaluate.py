@@ -22,9 +22,9 @@ def asked(algo, monkeypatch):
     indices: list[int] = []
     collect = algo.collect
 
-    def record(group, plans):
+    def record(group, plans, *enough):
         indices.extend(plan.problem_index for plan in plans)
-        return collect(group, plans)
+        return collect(group, plans, *enough)
 
     monkeypatch.setattr(algo, "collect", record)
     return indices
@@ -130,13 +130,13 @@ def test_evaluation_beside_training_measures_whole_weights_from_before_it(coin_c
     monkeypatch.setattr(espo_algo.espo, "sync_weights", record)
     collect = algo.collect
 
-    def watch(group, plans):
+    def watch(group, plans, *enough):
         if group is algo.eval_env_runner_group:
             states = group.foreach_env_runner(
                 lambda runner: runner.get_state(components="rl_module")["rl_module"], local_env_runner=False
             )
             seen.append({name: np.array(array) for name, array in states[0].items()})
-        return collect(group, plans)
+        return collect(group, plans, *enough)
 
     monkeypatch.setattr(algo, "collect", watch)
     for iteration in range(3):

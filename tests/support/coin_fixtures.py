@@ -9,6 +9,7 @@ from coin_task import CoinTask
 from tiny_models import save_tiny_model
 
 from espo_algo import ESPO, ESPOConfig
+from espo_algo.episodes import TokenEpisode
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +35,17 @@ def coin_config(coin_model: Path) -> Callable[..., ESPOConfig]:
         )
 
     return build
+
+
+def train_saved(algo: ESPO, folder: Path, iterations: int, saved: int) -> tuple[list[dict], list[list[TokenEpisode]]]:
+    """Trains, and saves in between, behind so many iterations; gives each one's results and what it learnt from."""
+    results, batches = [], []
+    for iteration in range(iterations):
+        if iteration == saved:
+            algo.save_to_path(str(folder))
+        results.append(algo.train())
+        batches.append(algo.latest_episodes)
+    return results, batches
 
 
 def weights(algo: ESPO) -> dict[str, np.ndarray]:
