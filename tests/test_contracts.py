@@ -114,6 +114,11 @@ CONTRACTS = {
     f"{CACHE}:DynamicLayer.is_initialized": ("rollout/embedded/kv_cache.py", ""),
     f"{CACHE}:DynamicSlidingWindowLayer": ("learning/model.py", "sliding_window"),
     "transformers:PretrainedConfig._attn_implementation": ("rollout/embedded/engine.py", ""),
+    "transformers:AttentionInterface.register": ("rollout/embedded/attention.py", "key value"),
+    "transformers.integrations.sdpa_attention:sdpa_attention_forward": (
+        "rollout/embedded/attention.py",
+        "module query key value attention_mask dropout scaling",
+    ),
     "transformers:PreTrainedModel.base_model": ("learning/model.py", ""),
     "transformers:PreTrainedModel._no_split_modules": ("learning/sharding.py", ""),
     "transformers:PreTrainedModel.get_output_embeddings": ("learning/model.py", ""),

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from espo_algo.episodes import TokenEpisode
 from espo_algo.learning.model import LanguageModelWithCritic
+from espo_algo.rollout.embedded.attention import GroupedDecoding
 from espo_algo.rollout.embedded.kv_cache import SlotCache
 from espo_algo.rollout.embedded.slots import ResponseSlots
 from espo_algo.rollout.engine import EngineSettings, GenerationRequest, SamplingSettings
@@ -69,8 +70,9 @@ class TorchEngine:
         self._sampling = settings.sampling
         self._detector = FailureDetector(num_slots, settings.detector)
         self._weights_version = 0
-        cached_trunks = 1 if model.critic_trunk is None else 2
-        self._caches = [SlotCache(config, num_slots, self.max_length) for _ in range(cached_trunks)]
+        trunks = [model.trunk] if model.critic_trunk is None else [model.trunk, model.critic_trunk]
+        self._caches = [SlotCache(config, num_slots, self.max_length) for _ in trunks]
+        self._grouped_decoding = GroupedDecoding(*trunks)
 
         self._columns = torch.arange(self.max_length, device=model.policy.device)
         self._slots = ResponseSlots(num_slots, self.max_length, model.policy.device)
@@ -236,9 +238,10 @@ class TorchEngine:
         # Additive and in the model's dtype: the one form that every attention takes as it is.
         mask = torch.zeros(len(positions), 1, 1, width, dtype=self._model.policy.dtype, device=positions.device)
         mask.masked_fill_(self._columns[:width] > positions[:, None, None, None], -torch.inf)
-        policy, critic = self._model.hidden_states(
-            self._slots.inputs[:, None], mask, positions[:, None], self._caches[0], self._caches[-1]
-        )
+        with self._grouped_decoding:
+            policy, critic = self._model.hidden_states(
+                self._slots.inputs[:, None], mask, positions[:, None], self._caches[0], self._caches[-1]
+            )
         return self._model.project(policy[:, -1]), self._model.value(critic[:, -1])
 
     def _finish(self, status: Tensor) -> list[TokenEpisode]:

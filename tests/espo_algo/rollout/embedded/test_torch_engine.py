@@ -20,6 +20,7 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
+from transformers.integrations import sdpa_attention
 
 from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.rollout.embedded.engine import TorchEngine, _prefill_groups
@@ -148,6 +149,12 @@ def assert_same(episode, expected: dict, tolerance: float = 1e-5) -> None:
         found = getattr(episode, name)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, column, atol=tolerance, rtol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("critic", ["shared", "separate"])
+def test_keys_and_values_are_never_copied_for_the_heads_that_share_them(critic, monkeypatch):
+    monkeypatch.setattr(sdpa_attention, "repeat_kv", lambda *_: pytest.fail("copied"))
+    run(make_engine(make_model(critic=critic)), make_requests(6))
 
 
 @pytest.mark.parametrize("critic", ["shared", "separate"])
