@@ -145,6 +145,6 @@ FAMILIES = {
         },
         iterations=16,
         note="SmolLM2-135M-Instruct on reasoning-gym's chain_sum, with its working",
-        slowness=70.0,
+        slowness=110.0,
     ),
 }
