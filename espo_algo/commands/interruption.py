@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 __all__ = ["Interruption"]
+
+_STDERR = 2
 
 
 class Interruption:
@@ -46,7 +48,8 @@ class Interruption:
             raise SystemExit(128 + number)
         self.number = number
         name = signal.Signals(number).name
-        print(f"\n{name}: {self._what_follows}; a second one ends at once", file=sys.stderr)
+        # Not through sys.stderr: it refuses a second writer, and the signal may have come while a progress bar writes.
+        os.write(_STDERR, f"\n{name}: {self._what_follows}; a second one ends at once\n".encode())
         self.then()
 
     def __enter__(self) -> Interruption:
