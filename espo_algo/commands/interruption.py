@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -48,8 +49,11 @@ class Interruption:
             raise SystemExit(128 + number)
         self.number = number
         name = signal.Signals(number).name
-        # Not through sys.stderr: it refuses a second writer, and the signal may have come while a progress bar writes.
-        os.write(_STDERR, f"\n{name}: {self._what_follows}; a second one ends at once\n".encode())
+        said = f"\n{name}: {self._what_follows}; a second one ends at once\n"
+        try:
+            print(said, end="", file=sys.stderr)
+        except RuntimeError:  # it refuses a second writer: the signal came while a progress bar writes
+            os.write(_STDERR, said.encode())
         self.then()
 
     def __enter__(self) -> Interruption:
