@@ -1,6 +1,6 @@
 """Decoding with query heads that share keys and values: the embedded engine beside itself with transformers' attention.
 
-A model of SmolLM2-135M's sizes (9 query heads on 3 key/value heads) or of Qwen2.5-0.5B's (14 on 2), random weights.
+A model of SmolLM2-135M's sizes (9 query heads on 3 key/value heads), random weights.
 Alternating rounds within one process; ratios are medians over rounds, of process CPU time.
 
 How to run::
@@ -25,32 +25,20 @@ from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.rollout.embedded.engine import TorchEngine
 from espo_algo.rollout.engine import EngineSettings, GenerationRequest
 
-MODELS = {
-    "135M": Qwen2Config(
-        vocab_size=49152,
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        tie_word_embeddings=True,
-    ),
-    "0.5B": Qwen2Config(
-        vocab_size=151936,
-        hidden_size=896,
-        intermediate_size=4864,
-        num_hidden_layers=24,
-        num_attention_heads=14,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-    ),
-}
+MODEL = Qwen2Config(
+    vocab_size=49152,
+    hidden_size=576,
+    intermediate_size=1536,
+    num_hidden_layers=30,
+    num_attention_heads=9,
+    num_key_value_heads=3,
+    tie_word_embeddings=True,
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--models", nargs="+", default=["135M"], choices=[*MODELS])
     parser.add_argument("--slots", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--prompt", type=int, default=64, help="tokens of each prompt")
     parser.add_argument("--new-tokens", type=int, default=32)
@@ -58,21 +46,17 @@ def main() -> None:
     options = parser.parse_args()
     print(f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, device {options.device}; ", end="")
     print(f"torch {torch.__version__}, transformers {transformers.__version__}; {options.rounds} rounds")
-    print(f"{'model':<8}{'slots':>6}{'ms/step, copied':>18}{'grouped':>10}{'ratio':>8}")
-    for name in options.models:
-        torch.manual_seed(0)
-        policy = AutoModelForCausalLM.from_config(MODELS[name]).eval().to(options.device)
-        model = LanguageModelWithCritic(policy)
-        for slots in options.slots:
-            settings = EngineSettings(
-                num_slots=slots, max_length=options.prompt + options.new_tokens, eos_token_id=None
-            )
-            grouped, copied = TorchEngine(model, settings), TorchEngine(model, settings)
-            copied._grouped_decoding = contextlib.nullcontext()
-            rounds = [[run(engine, options) for engine in (copied, grouped)] for _ in range(options.rounds + 1)][1:]
-            before, after = (statistics.median(column) for column in zip(*rounds, strict=True))
-            ratio = statistics.median(b / a for b, a in rounds)
-            print(f"{name:<8}{slots:>6}{before * 1e3:>18.1f}{after * 1e3:>10.1f}{ratio:>8.2f}", flush=True)
+    print(f"{'slots':>6}{'ms/step, copied':>18}{'grouped':>10}{'ratio':>8}")
+    torch.manual_seed(0)
+    model = LanguageModelWithCritic(AutoModelForCausalLM.from_config(MODEL).eval().to(options.device))
+    for slots in options.slots:
+        settings = EngineSettings(num_slots=slots, max_length=options.prompt + options.new_tokens, eos_token_id=None)
+        grouped, copied = TorchEngine(model, settings), TorchEngine(model, settings)
+        copied._grouped_decoding = contextlib.nullcontext()
+        rounds = [[run(engine, options) for engine in (copied, grouped)] for _ in range(options.rounds + 1)][1:]
+        before, after = (statistics.median(column) for column in zip(*rounds, strict=True))
+        ratio = statistics.median(b / a for b, a in rounds)
+        print(f"{slots:>6}{before * 1e3:>18.1f}{after * 1e3:>10.1f}{ratio:>8.2f}", flush=True)
 
 
 def run(engine: TorchEngine, options: argparse.Namespace) -> float:
