@@ -103,23 +103,26 @@ def _letters(entry: dict[str, Any]) -> tuple[str, str]:
 
 
 def _search(entry: dict[str, Any]) -> tuple[str, str]:
-    """Goes from the center along one arm after the other, in the order of the edges, until one ends at the goal."""
-    graph, arms, goal = _read_star(entry)
-    center = entry["metadata"]["center"]
-    return f"{graph}/{center} {entry['metadata']['goal']}=", _join(arms[: arms.index(goal) + 1])
+    """Goes from the center along one arm after the other, in the order of the edges, until one ends at the goal.
+
+    Behind each arm stands the goal: whether the two are the same is then to be seen from what was written last.
+    """
+    graph, arms, found = _read_star(entry)
+    center, goal = entry["metadata"]["center"], entry["metadata"]["goal"]
+    return f"{graph}/{center} {goal}=", _join(arms[: arms.index(found) + 1])
 
 
 def _search_orders(entry: dict[str, Any]) -> Iterator[str]:
     """The same search with the arms in every order."""
-    _, arms, goal = _read_star(entry)
-    arms.remove(goal)
+    _, arms, found = _read_star(entry)
+    arms.remove(found)
     for number in range(len(arms) + 1):
         for searched in itertools.permutations(arms, number):
-            yield _join([*searched, goal])
+            yield _join([*searched, found])
 
 
 def _read_star(entry: dict[str, Any]) -> tuple[str, list[str], str]:
-    """The edges as they are given, the arms from the center to their ends, and the one that ends at the goal."""
+    """The edges as they are given, the arms from the center to their ends with the goal, and the one that ends there."""
     # The generator's line of edges: |1 2|1 3|2 4|3 5/1 5 =
     graph = entry["question"].strip().rpartition("\n")[2].partition("/")[0]
     edges = [edge.split() for edge in graph.split("|")[1:]]
@@ -130,7 +133,7 @@ def _read_star(entry: dict[str, Any]) -> tuple[str, list[str], str]:
         while arm[-1] in after:
             arm.append(after[arm[-1]])
     (found,) = (arm for arm in arms if arm[-1] == goal)
-    return graph, [" ".join(arm) for arm in arms], " ".join(found)
+    return graph, [f"{' '.join(arm)}:{goal}" for arm in arms], f"{' '.join(found)}:{goal}"
 
 
 def _shorten_labels(text: str) -> str:
@@ -181,7 +184,7 @@ WORKINGS: dict[str, Working] = {
     "lcm": Working(_lcm, _DIGITS + "lcm(,)%/*=;# "),
     "leg_counting": Working(_legs, _DIGITS + string.ascii_lowercase + ",*+=;# "),
     "letter_counting": Working(_letters, _DIGITS + string.ascii_letters + "_:=;# "),
-    "path_star": Working(_search, _LABELS + "|/=;# ", _shorten_labels, _expand_labels, _search_orders),
+    "path_star": Working(_search, _LABELS + "|/=:;# ", _shorten_labels, _expand_labels, _search_orders),
     "products": Working(_products, _DIGITS + "*+-=;# "),
 }
 """Generators whose working is written out; the others' solution is the answer alone."""

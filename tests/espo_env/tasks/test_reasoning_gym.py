@@ -85,7 +85,7 @@ def test_working_of_a_search_by_hand():
         "question": "Find a path.\n|1 2|5 6|1 3|1 5|2 4|3 10/1 10 = \n",
         "metadata": {"center": 1, "goal": 10},
     }
-    assert WORKINGS["path_star"].write(entry) == ("|1 2|5 6|1 3|1 5|2 4|3 10/1 10=", "1 2 4;1 3 10;")
+    assert WORKINGS["path_star"].write(entry) == ("|1 2|5 6|1 3|1 5|2 4|3 10/1 10=", "1 2 4:10;1 3 10:10;")
 
 
 def test_a_search_may_take_the_arms_in_any_order_but_each_once():
@@ -95,21 +95,22 @@ def test_a_search_may_take_the_arms_in_any_order_but_each_once():
         "answer": "1 3 10",
         "metadata": {"center": 1, "goal": 10},
     }
-    problem = Problem("|12|56|13|15|24|3a/1a=", "1 3 10", "124;13a;#### 13a", metadata=entry)
+    problem = Problem("|12|56|13|15|24|3a/1a=", "1 3 10", "124:a;13a:a;#### 13a", metadata=entry)
 
     def first_error(text):
         return task.first_error(problem, [0 if c == "$" else task.tokenizer.encode(c)[0] for c in text])
 
     # Each of the others, in any order, or none of them, before the arm that ends at the goal.
     assert len(task.right_responses(problem)) == 1 + 5
-    for right in ("124;13a;#### 13a$", "13a;#### 13a$", "156;124;13a;#### 13a$", "156;1"):
+    for right in ("124:a;13a:a;#### 13a$", "13a:a;#### 13a$", "156:a;124:a;13a:a;#### 13a$", "156:a;1"):
         assert first_error(right) == -1
-    assert first_error("124;124;13a;") == 5  # once more
+    assert first_error("124:a;124:a;13a:a;") == 7  # once more
     assert first_error("134") == 2  # no such edge
-    assert first_error("13a;156;") == 4  # on, although it was found
-    assert first_error("124;156;#") == 8  # an answer, although it was not
-    assert first_error("13a;#### 124$") == 10
-    assert first_error("13a;#### 13a;") == 12
+    assert first_error("124:4;") == 4  # not the goal
+    assert first_error("13a:a;156:a;") == 6  # on, although it was found
+    assert first_error("124:a;156:a;#") == 12  # an answer, although it was not
+    assert first_error("13a:a;#### 124$") == 12
+    assert first_error("13a:a;#### 13a;") == 14
 
 
 @pytest.mark.parametrize(("prompt", "options"), [("compact", {"node_range": 36}), ("question", {})])
@@ -120,7 +121,9 @@ def test_a_search_goes_along_the_arms_in_their_order_until_one_ends_at_the_goal(
     searched = set()
     for index in range(100):
         problem = task.problem(index, split)
-        *arms, last = problem.solution.split(";")
+        *written, last = problem.solution.split(";")
+        arms, goals = zip(*(arm.split(":") for arm in written), strict=True)
+        assert {*goals} == {problem.prompt.rstrip(" =\n")[-len(goals[0]) :]}
         if prompt == "compact":
             edges = [tuple(edge) for edge in problem.prompt.partition("/")[0][1:].split("|")]
         else:
