@@ -16,14 +16,14 @@ from espo_algo.experiments.starts import make_start
 
 ROOT = Path(__file__).parents[2]
 SMALL = ROOT / "examples" / "arithmetic_2_cores.yaml"
-ITERATIONS = 10
+ITERATIONS = 5
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A working directory in which the quickstart has made its model, with few updates."""
     folder = tmp_path_factory.mktemp("readme")
-    make_start("arithmetic", folder / OUTPUT, sft_steps=150)
+    make_start("arithmetic", folder / OUTPUT, sft_steps=100)
     return folder
 
 

@@ -120,8 +120,12 @@ class LearnerActor:
 class RunnerActor:
     """A runner whose engine counts calls, and dies or raises at one of them."""
 
-    def __init__(self, dies_at: str = "", raises_at: str = "") -> None:
+    def __init__(self) -> None:
         self.engine = SimpleNamespace(transfer=self.transfer)
+        self.begin()
+
+    def begin(self, dies_at: str = "", raises_at: str = "") -> None:
+        """Forgets what it has seen; a new process takes many seconds to start."""
         self.calls: list[str] = []
         self.updates: list[dict[str, Any]] = []
         self.dies_at, self.raises_at = dies_at, raises_at

@@ -20,7 +20,7 @@ from espo_algo.learning.training_data import WholeEpisodeTrainingData
 from espo_algo.weight_sync.packing import pieces_of, tensors_of
 from espo_env.types import StopReason
 
-UPDATES = 5
+UPDATES = 3
 METRICS = ("policy_loss", "vf_loss", "entropy", "mean_kl_loss", "grad_norm", "vf_explained_var", "mismatch_kl")
 
 

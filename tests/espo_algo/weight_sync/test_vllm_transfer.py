@@ -32,10 +32,32 @@ def learners(ray_session):
         ray.kill(actor)
 
 
-def runner(**options):
-    actor = ray.remote(num_cpus=0)(RunnerActor).remote(**options)
-    ray.get(actor.seen.remote())  # a busy machine may take longer to start it than a call may take
+def new_runner():
+    return ray.remote(num_cpus=0)(RunnerActor).remote()
+
+
+def begin(actor, **options):
+    ray.get(actor.begin.remote(**options))  # a busy machine may take longer to start it than a call may take
     return actor
+
+
+@pytest.fixture(scope="module")
+def two_runners(ray_session):
+    """These live as long as the tests: to start one is what takes the time."""
+    actors = [new_runner() for _ in range(2)]
+    yield actors
+    for actor in actors:
+        ray.kill(actor)
+
+
+@pytest.fixture
+def well(two_runners):
+    return begin(two_runners[0])
+
+
+@pytest.fixture
+def other(two_runners):
+    return begin(two_runners[1])
 
 
 def send(learners, runners, engines, timeout=20.0, name="training", backend="barrier"):
@@ -51,26 +73,24 @@ def send(learners, runners, engines, timeout=20.0, name="training", backend="bar
 
 
 @pytest.mark.parametrize("dies_at", ["init_weight_transfer_engine", "update_weights"])
-def test_no_learner_waits_for_one_that_has_seen_a_runner_die(learners, dies_at):
+def test_no_learner_waits_for_one_that_has_seen_a_runner_die(learners, well, other, dies_at):
     """The first learner raised, and the others waited for it in a barrier, for half an hour at least."""
-    well = runner()
-    dying = runner(dies_at=dies_at)
+    dying = begin(new_runner(), dies_at=dies_at)
     start = time.monotonic()
     first, second = send(learners, [well, dying], ("a", dies_at))
     assert time.monotonic() - start < 60
     assert first == (None, 5)  # the algorithm restarts the runners then
     assert second == ("state", 5)
     # With other runners it works at once.
-    well = runner()
-    assert send(learners, [well, runner()], ("c", dies_at)) == [("state", 5)] * 2
+    begin(well)
+    assert send(learners, [well, other], ("c", dies_at)) == [("state", 5)] * 2
     assert ray.get(well.seen.remote()) == WHOLE
 
 
-def test_sharded_learners_gather_to_the_end_when_a_runner_dies(learners):
+def test_sharded_learners_gather_to_the_end_when_a_runner_dies(learners, well):
     """The others would wait in the gathering for the first one, which has no use for the weights any more."""
-    well = runner()
     for dies_at in ("init_weight_transfer_engine", "update_weights"):
-        dying = runner(dies_at=dies_at)
+        dying = begin(new_runner(), dies_at=dies_at)
         start = time.monotonic()
         assert send(learners, [well, dying], ("s", dies_at), backend="gather") == [(None, 5), ("state", 5)]
         assert time.monotonic() - start < 60
@@ -81,29 +101,28 @@ def test_sharded_learners_gather_to_the_end_when_a_runner_dies(learners):
     ]
 
 
-def test_a_runner_that_does_not_answer_is_an_error(learners):
-    first, _ = send(learners, [runner(raises_at="finish_weight_update")], ("d",))
+def test_a_runner_that_does_not_answer_is_an_error(learners, well):
+    first, _ = send(learners, [begin(well, raises_at="finish_weight_update")], ("d",))
     assert isinstance(first, RuntimeError)
     assert "expected new weights to reach all runners within 20.0 s, got" in str(first)
     assert "cannot finish_weight_update" in str(first)
 
 
-def test_training_and_evaluation_have_a_sender_each_until_their_engines_change(learners):
+def test_training_and_evaluation_have_a_sender_each_until_their_engines_change(learners, well, other):
     """A sender for every set of engines stayed open, and what it held with it."""
-    training, evaluation = runner(), runner()
     for _ in range(2):
-        for actor, engines, name in ((training, ("e",), "training"), (evaluation, ("f",), "evaluation")):
+        for actor, engines, name in ((well, ("e",), "training"), (other, ("f",), "evaluation")):
             assert send(learners, [actor], engines, name=name) == [("state", 5)] * 2
-    assert ray.get(training.seen.remote()) == WHOLE + WHOLE[1:]  # opened once
+    assert ray.get(well.seen.remote()) == WHOLE + WHOLE[1:]  # opened once
     before = ray.get([learner.closed.remote() for learner in learners])
-    assert send(learners, [runner()], ("g",)) == [("state", 5)] * 2
+    assert send(learners, [well], ("g",)) == [("state", 5)] * 2
     after = ray.get([learner.closed.remote() for learner in learners])
     assert [new - old for new, old in zip(after, before, strict=True)] == [1, 1]
 
 
 def test_a_client_keeps_the_first_failure_and_hangs_up_once(ray_session):
     hung_up = []
-    actor = runner(dies_at="start_weight_update")
+    actor = begin(new_runner(), dies_at="start_weight_update")
     client = RunnerClient([actor], workers_each=1, timeout=20.0)
     client.hang_up = lambda: hung_up.append(client.failure)
     client.init_weight_transfer_engine({})
