@@ -14,7 +14,8 @@ from ray.rllib.algorithms.ppo.ppo import PPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from transformers import AutoConfig, PretrainedConfig
 
-from espo_algo.checks import check_inherited, check_settings, check_task, check_values
+from espo_algo.checks import check_inherited, check_task, check_values
+from espo_algo.combinations import check_settings
 from espo_algo.learning.credit import CreditSettings
 from espo_algo.learning.learner import ESPOLearner
 from espo_algo.learning.learner_group import ESPOLearnerGroup

@@ -1,6 +1,6 @@
 """Every key of a configuration with its type and range: a class for each method of ``ESPOConfig``.
 
-None of the keys is required. What depends on several keys at once is in ``espo_algo/checks.py``.
+None of the keys is required. What depends on several keys at once is in ``espo_algo/combinations.py``.
 
 - :class:`Environment`, :class:`EnvRunners`, :class:`LanguageModel`, :class:`Generation`, :class:`EarlyStopping`,
   :class:`Training`, :class:`Learners`, :class:`Evaluation`, :class:`FaultTolerance`, :class:`Resources`,

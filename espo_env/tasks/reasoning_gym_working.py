@@ -122,7 +122,7 @@ def _search_orders(entry: dict[str, Any]) -> Iterator[str]:
 
 
 def _read_star(entry: dict[str, Any]) -> tuple[str, list[str], str]:
-    """The edges as they are given, the arms from the center to their ends with the goal, and the one that ends there."""
+    """The edges as they are given, the arms from the center to their ends with the goal, and the one that is right."""
     # The generator's line of edges: |1 2|1 3|2 4|3 5/1 5 =
     graph = entry["question"].strip().rpartition("\n")[2].partition("/")[0]
     edges = [edge.split() for edge in graph.split("|")[1:]]

@@ -18,7 +18,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from espo_algo.weight_sync import vllm_transfer
-from espo_algo.weight_sync.vllm_transfer import BACKENDS, Backend
+from espo_algo.weight_sync.vllm_sender import BACKENDS, Backend
 
 PIECES = 3
 
@@ -102,7 +102,7 @@ class LearnerActor:
         BACKENDS["gather"] = Backend(
             lambda client, source, rank, *_: GatheringSender(client, source, rank), collective=False
         )
-        vllm_transfer._source = lambda weights: weights  # vLLM's own class is not needed
+        vllm_transfer.as_vllm_source = lambda weights: weights  # vLLM's own class is not needed
         dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
         modules = {"barrier": SimpleNamespace(early_stopping="state"), "gather": ShardedModule()}
         self.learners = {

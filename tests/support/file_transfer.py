@@ -31,7 +31,7 @@ with contextlib.suppress(ImportError):
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory, WeightTransferTrainerFactory
     from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-    from espo_algo.weight_sync.vllm_transfer import BACKENDS, Backend
+    from espo_algo.weight_sync.vllm_sender import BACKENDS, Backend
 
     @dataclass
     class FileInit(WeightTransferInitInfo):

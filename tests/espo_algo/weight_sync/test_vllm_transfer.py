@@ -11,7 +11,7 @@ import ray
 from barrier_transfer import PIECES, LearnerActor, RunnerActor
 from installed import needs_vllm
 
-from espo_algo.weight_sync.vllm_transfer import RunnerClient, form_group
+from espo_algo.weight_sync.vllm_sender import RunnerClient, form_group
 
 WHOLE = ["init_weight_transfer_engine", "start_weight_update", *["update_weights"] * PIECES, "finish_weight_update"]
 

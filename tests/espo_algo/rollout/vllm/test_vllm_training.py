@@ -13,7 +13,7 @@ from installed import is_installed, needs_vllm
 from tiny_models import save_tiny_model
 from transformers import GPT2Config
 
-from espo_algo.weight_sync.vllm_transfer import RunnerClient
+from espo_algo.weight_sync.vllm_sender import RunnerClient
 
 EARLY = {"beta": "auto", "target_stop_rate": 0.2, "fail_reward": -0.5}
 
