@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from espo_algo.commands.cli import app
 from espo_algo.commands.config_file import load_config
 from espo_algo.experiments.config import OUTPUT
 from espo_algo.experiments.starts import make_start
@@ -56,10 +58,11 @@ def test_the_thirty_lines_begin_to_stop_and_export(folder):
         assert (folder / "trained" / name).is_file()
 
 
-def test_the_configuration_for_a_small_machine_runs(folder):
+def test_the_configuration_for_a_small_machine_runs(folder, monkeypatch):
     config, options = load_config(SMALL)
     assert options.iterations == config.planned_iterations == 60
-    shown = run(folder, "-m", "espo_algo.commands.cli", "train", str(SMALL), "--dry-run")
+    monkeypatch.chdir(folder)
+    shown = CliRunner().invoke(app, ["train", str(SMALL), "--dry-run"]).output
     assert "60 iterations of 96 responses (96 prompts, 1 responses each), 4 optimiser steps each" in shown
     assert "at most 6144 written (64 a response)" in shown
     assert "none, everything runs in one process" in shown

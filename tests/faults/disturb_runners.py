@@ -1,6 +1,6 @@
 """Kills, stops and corrupts real processes while a small model trains; counts what was lost and what was counted.
 
-``make faults`` runs it for minutes, ``test_disturb_runners.py`` for seconds. The faults, at random at a given rate:
+``make faults`` runs it; it fails where anything is lost uncounted. The faults, at random at a given rate:
 
 - kill: a runner's process gets SIGKILL;
 - stop: it gets SIGSTOP, and so never answers again;
@@ -215,7 +215,11 @@ def main() -> None:
     environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([SUPPORT, os.environ.get("PYTHONPATH", "")])}
     start_ray(num_cpus=8, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": environment})
     with tempfile.TemporaryDirectory() as folder:
-        print(run(60 * options.minutes, options.per_minute, options.seed, Path(folder), alone=options.alone))
+        tally = run(60 * options.minutes, options.per_minute, options.seed, Path(folder), alone=options.alone)
+    print(tally)
+    assert tally.planned == tally.answered + tally.missing, "responses are unaccounted for"
+    assert {"InvalidGrade", "ZeroDivisionError"} <= tally.lost.keys(), "a faulty grader was not counted"
+    assert tally.equal == tally.checks > 0, "a runner had other weights than the learner"
 
 
 if __name__ == "__main__":
