@@ -18,8 +18,9 @@ Public names:
 - :class:`LanguageModelWithCritic`: any Hugging Face causal LM with a critic.
 
 Folders: ``learning`` (the update), ``rollout`` (engines and runners), ``weight_sync``, ``evaluation``, ``commands``
-(the command line), ``experiments`` (what the quickstart is made of). ``checks.py`` and
-``combinations.py`` check a configuration, ``stock.py`` puts the detector under RLlib's own algorithms.
+(the command line), ``experiments`` (what the quickstart is made of), ``tuning`` (Ray Tune), ``schema`` (types and
+ranges of settings). ``checks.py`` and ``combinations.py`` check a configuration, ``stock.py`` puts the detector under
+RLlib's own algorithms.
 """
 
 from importlib import import_module

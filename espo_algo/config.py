@@ -189,7 +189,7 @@ class ESPOConfig(PPOConfig):
             unfinished_fraction: How many more responses than a batch are in flight, as a share of it. An iteration
                 samples until a batch of them is over; the others are carried on by the next weights
                 (docs/sampling-beside-learning.md). 0 waits for every one. It takes an ``importance_weight_cap`` and an
-                engine that carries responses on (``"torch"``).
+                engine that carries responses on (``"torch"``, and ``"vllm"`` without ``async_scheduling``).
             max_carried_updates: Over how many updates a response is carried; then it is waited for. The gain of the
                 tolerance's controller is divided by one more, because its answer comes so much later.
             kwargs: Those of ``AlgorithmConfig.env_runners``.

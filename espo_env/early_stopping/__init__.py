@@ -3,7 +3,7 @@
 - :func:`step_regret`, :class:`RegretStatistics` (``regret.py``)
 - :class:`DetectorSettings`, :class:`DetectorState`, :class:`FailureDetector`, :class:`Verdict` (``detector.py``)
 - :func:`decide`, :func:`stop_reason` (``decision.py``): what a firing does to a response
-- :data:`STOP_RULES`, :func:`register_stop_rule` (``rules.py``): the paper's rule and its ablations
+- :data:`STOP_RULES`, :func:`register_stop_rule` (``rules.py``): the paper's rule, its ablations, and two of ours
 - :class:`ToleranceController`, :func:`calibrate_beta` (``tolerance.py``)
 - :class:`FalsePositiveController` (``budget.py``): beta by a budget of wrong stops
 - :class:`CriticWarmup` (``warmup.py``)

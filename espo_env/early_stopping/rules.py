@@ -1,4 +1,4 @@
-"""The stop rules: the paper's, and its ablations.
+"""The stop rules: the paper's, its ablations, and two of ours.
 
 Every rule gives a *score* and a *gate* for each slot; a response is stopped where ``score > beta * gate``. One
 tolerance ``beta`` and one controller so drive all rules to the same stop rate, which is what makes them comparable.

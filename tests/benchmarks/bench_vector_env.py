@@ -5,7 +5,7 @@ response, beside Gymnasium's ``SyncVectorEnv`` of the same environments one by o
 
 How to run: ``python tests/benchmarks/bench_vector_env.py [--slots 256] [--max-new-tokens 256] [--steps 600]``
 
-Results to expect: at most 0.3 ms a step at 256 slots, and about two orders of magnitude over the loop.
+Results to expect: about 0.3 ms a step at 256 slots, and about two orders of magnitude over the loop.
 """
 
 from __future__ import annotations
