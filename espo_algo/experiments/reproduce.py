@@ -3,8 +3,9 @@
 - :func:`reproduce`: trains what is not there yet, as many at once as the machine bears, then writes the results.
 - :func:`describe`: what it would do, and about how long it takes.
 
-A trial is one training run with its evaluations, in one process with one thread; when it is done it writes a file, and
-what has its file is not run again. Trials write on the disk of the machine that they run on: it is for one machine.
+A trial is one training run with its evaluations, in one process with one thread; when it is done it writes a file,
+and what has its file is not run again. One that takes long writes checkpoints until then, and goes on from the
+newest. Trials write on the disk of the machine that they run on: it is for one machine.
 """
 
 from __future__ import annotations
@@ -24,14 +25,18 @@ from transformers.utils.logging import disable_progress_bar
 from espo_algo.evaluation.report import format_table
 from espo_algo.experiments.plan import RunPlan, read_run, unfinished, write_run
 from espo_algo.experiments.run import numbers, train
+from espo_algo.experiments.run_checkpoint import RunCheckpoint
 from espo_algo.experiments.starts import make_start
 from espo_algo.experiments.tables import write_results
 from espo_algo.local_ray import start_ray
 
-__all__ = ["RUNS", "describe", "reproduce"]
+__all__ = ["RUNS", "UNFINISHED", "describe", "reproduce"]
 
 RUNS = "runs"
 """Name of the folder of the runs' files."""
+
+UNFINISHED = "unfinished"
+"""Name of the folder of the checkpoints of runs that are not done."""
 
 
 def reproduce(
@@ -123,11 +128,12 @@ def _trial(config: dict[str, str], plans: dict[str, RunPlan], folder: Path, star
     torch.set_num_threads(1)
     disable_progress_bar()
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
-    started = time.perf_counter()
-    run = train(plan.config(starts), plan.name, plan.schedule, progress=False)
-    seconds = time.perf_counter() - started
-    content = {"plan": plan.record(), "token_budget": plan.schedule.token_budget, **numbers(run), "seconds": seconds}
-    write_run(folder / f"{plan.name}.json", content)
+    identity = {"plan": plan.record(), "token_budget": plan.schedule.token_budget}
+    checkpoint = RunCheckpoint(folder.parent / UNFINISHED / plan.name, identity)
+    run = train(plan.config(starts), plan.name, plan.schedule, progress=False, checkpoint=checkpoint)
+    seconds = checkpoint.seconds
+    write_run(folder / f"{plan.name}.json", {**identity, **numbers(run), "seconds": seconds})
+    checkpoint.remove()
     measured = run.at_updates
     return {
         "sampled": measured.sampled.accuracy,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from espo_algo.espo import ESPO
 from espo_algo.evaluation import Evaluation, evaluate_policy
 from espo_algo.evaluation.report import iteration_record
 from espo_algo.evaluation.response_recorder import ResponseRecorder, forget_after
+from espo_algo.experiments.run_checkpoint import RunCheckpoint
 from espo_algo.policy import Policy
 from espo_algo.rollout.engine import SamplingSettings
 
@@ -150,8 +151,22 @@ class Run:
         return sum(record[name] for record in self.history[: self.at_updates.iteration])
 
 
+@dataclass
+class _Course:
+    """What a run has gathered so far; see :class:`Run`."""
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    measured: list[Measurement] = field(default_factory=list)
+    at_tokens: Measurement | None = None
+
+
 def train(
-    config: ESPOConfig, name: str, schedule: Schedule, progress: bool = True, responses: Path | None = None
+    config: ESPOConfig,
+    name: str,
+    schedule: Schedule,
+    progress: bool = True,
+    responses: Path | None = None,
+    checkpoint: RunCheckpoint | None = None,
 ) -> Run:
     """Trains and measures.
 
@@ -161,6 +176,7 @@ def train(
         schedule: How long, and what to measure when.
         progress: Show a progress bar.
         responses: Folder for snapshots of the planned iterations; an earlier run's are deleted. None for none.
+        checkpoint: Where the planned iterations go on from if they were cut short, and are kept; None for none.
     """
     algo: ESPO = config.build_algo()
     recorder = None
@@ -168,13 +184,13 @@ def train(
         forget_after(responses, 0)
         algo.traces = True
         recorder = ResponseRecorder(responses, NUM_RECORDED, config, algo.mdp.task.tokenizer)
-    history: list[dict[str, float]] = []
-    course: list[Measurement] = []
-    at_updates = at_tokens = policy = None
+    at_updates = policy = None
     budget = schedule.token_budget
     try:
-        with tqdm(total=schedule.iterations, desc=name, disable=not progress) as bar:
-            while at_updates is None or (budget is not None and at_tokens is None):
+        course: _Course = (checkpoint and checkpoint.restore(algo)) or _Course()
+        history = course.history
+        with tqdm(total=schedule.iterations, initial=len(history), desc=name, disable=not progress) as bar:
+            while at_updates is None or (budget is not None and course.at_tokens is None):
                 if schedule.iterations:
                     history.append(iteration_record(algo.train()))
                     now = history[-1]
@@ -189,23 +205,25 @@ def train(
                 done = len(history)
                 tokens = history[-1]["tokens"] if history else 0.0
                 wanted = done == schedule.iterations
-                spent = budget is not None and at_tokens is None and _spent(history, schedule)
+                spent = budget is not None and course.at_tokens is None and _spent(history, schedule)
                 if wanted or spent:
                     latest = algo.policy()
                     measured = measure(latest, done, tokens, schedule)
                     if wanted:
                         at_updates, policy = measured, latest
                     if spent:
-                        at_tokens = measured
-                    course.append(measured.first(schedule.course_problems))
+                        course.at_tokens = measured
+                    course.measured.append(measured.first(schedule.course_problems))
                 elif schedule.every and done % schedule.every == 0:
-                    course.append(_measure_course(algo.policy(), done, tokens, schedule))
+                    course.measured.append(_measure_course(algo.policy(), done, tokens, schedule))
+                if checkpoint is not None and at_updates is None:
+                    checkpoint.save_if_due(algo, course)
     finally:
         if recorder is not None:
             recorder.close()
         algo.stop()
     assert policy is not None
-    return Run(name, config, history, course, at_updates, policy, at_tokens)
+    return Run(name, config, history, course.measured, at_updates, policy, course.at_tokens)
 
 
 def measure(policy: Policy, iteration: int, tokens: float, schedule: Schedule) -> Measurement:

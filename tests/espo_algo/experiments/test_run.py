@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from espo_algo import ESPO
 from espo_algo.experiments.run import Schedule, numbers, train
+from espo_algo.experiments.run_checkpoint import RunCheckpoint
 
 SCHEDULE = Schedule(iterations=3, problems=8, samples=2, every=1, course_problems=4)
 TIMES = ("sampling_s", "update_s")
@@ -15,8 +17,8 @@ def settings(config):
     return config.early_stopping(beta="auto", planned_iterations=1, warmup_max_fraction=0.0, fail_reward=0.0)
 
 
-def trained(config, schedule):
-    run = train(config.copy(copy_frozen=False), "a run", schedule, progress=False)
+def trained(config, schedule, checkpoint=None):
+    run = train(config.copy(copy_frozen=False), "a run", schedule, progress=False, checkpoint=checkpoint)
     return run, [{k: v for k, v in record.items() if k not in TIMES} for record in numbers(run)["history"]]
 
 
@@ -52,3 +54,53 @@ def test_a_budget_that_is_spent_early_is_measured_early(settings, ray_session):
 def test_the_start_is_a_run_without_iterations(settings, ray_session):
     run, history = trained(settings, Schedule(iterations=0, problems=8, token_budget=None))
     assert (history, run.at_updates.iteration, run.at_updates.tokens) == ([], 0, 0)
+
+
+def test_a_run_that_is_cut_short_goes_on_from_its_checkpoint(settings, ray_session, tmp_path, monkeypatch, caplog):
+    folder, schedule, iterate = tmp_path / "run", replace(SCHEDULE, iterations=4), ESPO.train
+    iterations = []
+
+    def cut_short(algo):
+        if len(iterations) == 2:
+            raise KeyboardInterrupt
+        iterations.append(algo.training_iteration)
+        return iterate(algo)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ESPO, "train", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            trained(settings, schedule, RunCheckpoint(folder, {"seed": 0}, every_s=0.0))
+    monkeypatch.setattr(ESPO, "train", lambda algo: iterations.append(algo.training_iteration) or iterate(algo))
+    resumed, history = trained(settings, schedule, RunCheckpoint(folder, {"seed": 0}, every_s=0.0))
+    assert iterations == [0, 1, 2, 3]  # none was done again
+    whole, expected = trained(settings, schedule)
+    assert history == expected
+    assert [measured.numbers() for measured in resumed.course] == [measured.numbers() for measured in whole.course]
+    assert resumed.at_updates.numbers() == whole.at_updates.numbers()
+
+    # Nothing is taken from another run, or from one that is damaged.
+    del iterations[:]
+    trained(settings, replace(SCHEDULE, iterations=1), RunCheckpoint(folder, {"seed": 1}))
+    state = folder / "newest" / "state.pkl"
+    state.write_bytes(state.read_bytes()[:-1])
+    trained(settings, replace(SCHEDULE, iterations=1), RunCheckpoint(folder, {"seed": 0}))
+    assert iterations == [0, 0]
+    assert "expected a checkpoint of {'seed': 1}" in caplog.text
+    assert "expected state.pkl with the SHA-256" in caplog.text
+
+
+def test_a_checkpoint_is_written_when_it_is_due_and_removed_when_the_run_is_done(settings, ray_session, tmp_path):
+    checkpoint = RunCheckpoint(tmp_path / "run", {}, every_s=60.0)
+    trained(settings, replace(SCHEDULE, iterations=2), checkpoint)
+    assert not (tmp_path / "run").exists()
+    algo = settings.build_algo()
+    checkpoint = RunCheckpoint(tmp_path / "run", {}, every_s=0.0)
+    checkpoint._begun -= 1000.0
+    checkpoint.save_if_due(algo, "state")
+    again = RunCheckpoint(tmp_path / "run", {})
+    assert again.restore(algo) == "state"
+    assert again.seconds > 1000.0
+    algo.stop()
+    again.remove()
+    assert not (tmp_path / "run").exists()
+    assert again.restore(algo) is None
