@@ -439,10 +439,11 @@ def test_a_version_that_is_too_new_is_refused_with_both_numbers(tmp_path, monkey
 
 
 @needs_vllm
+@pytest.mark.timeout(600)  # three engines, and vLLM is imported anew
 def test_engines_with_other_options_in_a_process_of_their_own():
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     child = subprocess.run(
-        [sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=280, check=False
+        [sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=580, check=False
     )
     assert child.returncode == 0, child.stderr[-4000:]
     assert child.stdout.count("done") == 3
