@@ -62,7 +62,9 @@ def test_the_configuration_for_a_small_machine_runs(folder, monkeypatch):
     config, options = load_config(SMALL)
     assert options.iterations == config.planned_iterations == 60
     monkeypatch.chdir(folder)
-    shown = CliRunner().invoke(app, ["train", str(SMALL), "--dry-run"]).output
+    done = CliRunner().invoke(app, ["train", str(SMALL), "--dry-run"])
+    assert done.exit_code == 0, done.output
+    shown = done.output
     assert "60 iterations of 96 responses (96 prompts, 1 responses each), 4 optimiser steps each" in shown
     assert "at most 6144 written (64 a response)" in shown
     assert "none, everything runs in one process" in shown

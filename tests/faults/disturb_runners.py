@@ -217,6 +217,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         tally = run(60 * options.minutes, options.per_minute, options.seed, Path(folder), alone=options.alone)
     print(tally)
+    assert sum(tally.faults.values()) > 0, "there was no fault"
     assert tally.planned == tally.answered + tally.missing, "responses are unaccounted for"
     assert {"InvalidGrade", "ZeroDivisionError"} <= tally.lost.keys(), "a faulty grader was not counted"
     assert tally.equal == tally.checks > 0, "a runner had other weights than the learner"
