@@ -18,6 +18,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["RAY_AUTH_MODE"] = "disabled"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that start processes come first: else one of them is left over when the rest has ended."""
+    slow = {item.path for item in items if "ray_session" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in slow and item.path.parent.name not in ("examples", "vllm"))
+
+
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random two-layer Qwen2 with the arithmetic task's tokenizer; its embedding has three rows too many."""
