@@ -118,6 +118,7 @@ class ESPOConfig(PPOConfig):
         # .early_stopping()
         self.rule = "regret_value"
         self.stop_credit: StopCredit = "reward"
+        self.stop_weight = 1.0
         self.gate: Gate = "before"
         self.fail_reward = 0.0
         self.controller: Controller = "stop_rate"
@@ -293,6 +294,7 @@ class ESPOConfig(PPOConfig):
         preset: Preset = NotProvided,
         rule: str = NotProvided,
         stop_credit: StopCredit = NotProvided,
+        stop_weight: float = NotProvided,
         gate: Gate = NotProvided,
         fail_reward: float = NotProvided,
         controller: Controller = NotProvided,
@@ -333,6 +335,8 @@ class ESPOConfig(PPOConfig):
                 critic's value of the state it was stopped in. ``"audited"``: that value, corrected by the
                 ``shadow_fraction`` that runs on, so that stopping changes no expected gradient; see
                 :mod:`espo_algo.learning.credit`.
+            stop_weight: What the policy's loss counts for on the tokens of a stopped response, in [0, 1] (ours); 1 in
+                the paper. Not looked at with ``stop_credit="audited"``, whose weights leave no bias.
             gate: ``"before"`` (the paper): the score is compared with the value before the token that moved it.
                 ``"after"``: with the value behind that token, which the next step gives; fires one token later.
             fail_reward: Reward of a stop with ``stop_credit="reward"``: 0, what a wrong answer gets; -1 in the paper,
@@ -607,6 +611,7 @@ class ESPOConfig(PPOConfig):
             lambda_=self.lambda_,
             critic_lambda=self.lambda_ if self.critic_lambda is None else self.critic_lambda,
             stop_credit=self.stop_credit,
+            stop_weight=self.stop_weight,
             audit_fraction=self.shadow_fraction,
             audit_weighting=self.audit_weighting,
             horizon=self.max_new_tokens,

@@ -19,6 +19,7 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
         "rule": "regret_value",
         "gate": "before",
         "stop_credit": "reward",
+        "stop_weight": 1.0,
         "fail_reward": -1.0,
         "controller": "stop_rate",
         "beta": 7.0,

@@ -63,6 +63,10 @@ ARMS = {
     "espo": Arm("early-stopping PPO", _OURS),
     # About what stopped responses would have earned: one in ten to one in thirty would have been right.
     "stop_reward": Arm("  a stop worth 0.1", {**_OURS, "fail_reward": 0.1}),
+    "weighted": Arm("  stops count 0.3", {**_OURS, "stop_weight": 0.3}),
+    "weighted_pilots": Arm(
+        "  stops count 0.3, two pilots a prompt", {**_OURS, "stop_weight": 0.3, "rule": "regret_siblings", "pilots": 2}
+    ),
     "audited": Arm("  audited stops", {**_OURS, "stop_credit": "audited", "shadow_fraction": 0.25}),
     "budget": Arm(
         "  at most 3 % wrong stops",

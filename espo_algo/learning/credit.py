@@ -42,6 +42,7 @@ class CreditSettings:
         lambda_: Trace decay of the advantages.
         critic_lambda: Trace decay of the value targets.
         stop_credit: What stands behind a stop.
+        stop_weight: What the policy's loss counts for on the tokens of a stopped response; not where stops are audited.
         audit_fraction: ``p``, the share of the responses that run on behind a mark.
         audit_weighting: What they count for with ``stop_credit="audited"``.
         horizon: Tokens that a response may have.
@@ -53,6 +54,7 @@ class CreditSettings:
     lambda_: float = 1.0
     critic_lambda: float = 1.0
     stop_credit: StopCredit = "reward"
+    stop_weight: float = 1.0
     audit_fraction: float = 0.0
     audit_weighting: AuditWeighting = "inverse"
     horizon: int = 1
@@ -69,6 +71,11 @@ class CreditSettings:
             raise ValueError(
                 f"expected overlong_buffer in [0, {self.horizon}] (max_new_tokens), got {self.overlong_buffer}"
             )
+
+    @property
+    def weighted(self) -> bool:
+        """Whether any token can count for more or less than another."""
+        return self.stop_credit == "audited" or self.stop_weight != 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,5 +232,8 @@ def assign_credit(
             critic_weights[i][:] = weight
         for i in np.flatnonzero(unknown):
             critic_weights[i][:] = 0.0
+    else:
+        for i in np.flatnonzero(responses.stopped):
+            policy_weights[i][:] = settings.stop_weight
     outcome_weights = [w * np.float32(not u) for w, u in zip(critic_weights, unknown, strict=True)]
     return Credit(advantages, unweighted, targets, policy_weights, critic_weights, outcome_weights)

@@ -194,7 +194,7 @@ class ESPOLearner(PPOTorchLearner):
             "targets": credit.targets,
             "advantages": credit.advantages,
         }
-        if self.config.stop_credit == "audited":
+        if self.config.credit_settings.weighted:
             for name in ("unweighted_advantages", "policy_weights", "critic_weights"):
                 columns[name] = getattr(credit, name)
         if self.config.importance_weight_cap is not None:
@@ -210,9 +210,8 @@ class ESPOLearner(PPOTorchLearner):
         if self.config.normalize_advantages:
             credit = credit.whitened(*self._across.moments(np.concatenate(credit.unweighted_advantages)))
         weighted, unweighted = self._across.sums(*credit.squares())
-        self.metrics.log_value(
-            (DEFAULT_MODULE_ID, "audit_variance_ratio"), weighted / unweighted if unweighted else 1.0, window=1
-        )
+        audits = weighted / unweighted if unweighted and settings.stop_credit == "audited" else 1.0
+        self.metrics.log_value((DEFAULT_MODULE_ID, "audit_variance_ratio"), audits, window=1)
         return credit
 
     def _pack(
@@ -280,7 +279,7 @@ class ESPOLearner(PPOTorchLearner):
             self._entropy_coeff,
             self.curr_kl_coeffs_per_module[module_id] if config.use_kl_loss else None,
             config.importance_weight_cap,
-            config.stop_credit == "audited",
+            config.credit_settings.weighted,
         )
         loss, parts = ppo_loss(fwd_out, batch, settings)
         self._sums.add_tokens(parts)
@@ -290,7 +289,7 @@ class ESPOLearner(PPOTorchLearner):
         """Steps the optimisers, the policy's not while the critic is pretrained; steps left out are counted."""
         names = ["critic"] if self._pretraining else ["policy", "critic"]
         limit, scales = self.config.grad_clip or math.inf, {"policy": 1.0, "critic": 1.0}
-        if self.config.stop_credit == "audited":
+        if self.config.credit_settings.weighted:
             scales = weight_scales(self._across, batches)
         optimizers = [self.get_optimizer(DEFAULT_MODULE_ID, name) for name in names]
         norms, finite = clipped_step(optimizers, [limit * scales[name] for name in names])

@@ -112,6 +112,7 @@ class EarlyStopping(TypedDict, total=False):
     rule: Text
     gate: Gate
     stop_credit: StopCredit
+    stop_weight: Annotated[Float, Ge(0), Le(1)]
     controller: Controller
     budget: Annotated[Float, Gt(0), Lt(1)]
     confidence: Annotated[Float, Gt(0), Lt(1)]

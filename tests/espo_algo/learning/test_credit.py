@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -239,6 +239,22 @@ def test_a_rewarded_stop_is_the_gradient_of_the_mdp_with_stops(fail_reward: floa
     torch.testing.assert_close(got, mdp.gradient(objective), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("stop_weight", [0.0, 0.3, 1.0])
+def test_the_weight_of_a_stop_multiplies_its_share_of_the_gradient_alone(stop_weight: float) -> None:
+    mdp = TinyMDP.random(2)
+    found = outcomes(mdp, 0.5, stop_reward=-1.0)
+    whole = response_gradients(mdp, found, credit_of(mdp, found, random_values(mdp), CreditSettings()))
+    settings = CreditSettings(stop_weight=stop_weight)
+    credit = credit_of(mdp, found, random_values(mdp), settings)
+    got = response_gradients(mdp, found, credit)
+    assert settings.weighted is (stop_weight != 1.0)
+    weights = torch.tensor([stop_weight if o.stopped else 1.0 for o in found])
+    torch.testing.assert_close(expectation(found, got), expectation(found, whole * weights[:, None]))
+    # Whoever judges the critic, or whitens the advantages, sees every response once.
+    assert all((w == 1).all() for w in [*credit.critic_weights, *credit.outcome_weights])
+    assert credit.advantages is credit.unweighted_advantages
+
+
 # --- by hand --------------------------------------------------------------------------------------------------------
 
 
@@ -263,6 +279,9 @@ def test_weights_by_hand() -> None:
     assert [w.tolist() for w in credit.critic_weights] == [[2, 2, 2, 2], [0, 0], [1, 1]]
     assert [w.tolist() for w in credit.outcome_weights] == [[2, 2, 2, 2], [0, 0], [1, 1]]
     assert [t.tolist() for t in credit.targets] == [[1] * 4, [0.5, 0.5], [0, 0]]
+    lighter = replace(settings, stop_weight=0.3)  # audits weigh by themselves
+    again = assign_credit(batch(), generalized_advantages, lighter, weight=2.0)
+    assert [w.tolist() for w in again.policy_weights] == [[1, 1, 2, 2], [1, 1], [1, 1]]
     squares = 2 * 1.5**2 + 2 * (2 * 0.75) ** 2 + 4 * 0.25**2, 4 * 0.75**2 + 4 * 0.25**2
     assert credit.squares() == pytest.approx(squares)
 

@@ -446,6 +446,22 @@ def test_the_limit_of_the_gradient_grows_with_the_weights_of_audits(config: ESPO
         assert float(torch.stack([g.norm() for g in found]).norm()) == pytest.approx(1e-3 * scale, rel=1e-3)
 
 
+def test_a_stop_that_counts_less_moves_the_policy_less_and_the_critic_as_before(config: ESPOConfig) -> None:
+    """Of two responses one is stopped: the gradient of the whole is that of either, in shares."""
+    config.training(lambda_=1.0, normalize_advantages=False, grad_clip=None, minibatch_size=2)
+    done = make_episode([5, 6, 7, 0], reward=1.0, logprobs=[-2.8] * 4)
+    stop = make_episode([8, 9], StopReason.REGRET, reward=-1.0, mark=1, logprobs=[-2.8] * 2)
+    found = {}
+    for weight in (0.0, 0.25, 1.0):
+        learner = build_learner(config.copy(copy_frozen=False).early_stopping(stop_weight=weight))
+        update(learner, [done, stop])
+        found[weight] = gradients(learner)
+    for name, got in found[0.25].items():
+        shares = 0.75 * found[0.0][name] + 0.25 * found[1.0][name]
+        torch.testing.assert_close(got, found[1.0][name] if "value_head" in name else shares, rtol=1e-3, atol=1e-6)
+    assert any(not grad.equal(found[1.0][name]) for name, grad in found[0.0].items() if "value_head" not in name)
+
+
 @pytest.mark.parametrize("critic", ["shared", "separate"])
 def test_pretraining_touches_nothing_but_the_critic(config: ESPOConfig, critic: str) -> None:
     config.language_model(critic=critic).training(
