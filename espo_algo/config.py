@@ -118,7 +118,7 @@ class ESPOConfig(PPOConfig):
         # .early_stopping()
         self.rule = "regret_value"
         self.stop_credit: StopCredit = "reward"
-        self.stop_weight = 1.0
+        self.stop_weight = 0.5
         self.gate: Gate = "before"
         self.fail_reward = 0.0
         self.controller: Controller = "stop_rate"
@@ -335,8 +335,9 @@ class ESPOConfig(PPOConfig):
                 critic's value of the state it was stopped in. ``"audited"``: that value, corrected by the
                 ``shadow_fraction`` that runs on, so that stopping changes no expected gradient; see
                 :mod:`espo_algo.learning.credit`.
-            stop_weight: What the policy's loss counts for on the tokens of a stopped response, in [0, 1] (ours); 1 in
-                the paper. Not looked at with ``stop_credit="audited"``, whose weights leave no bias.
+            stop_weight: What the policy's loss counts for on the tokens of a stopped response, in [0, 1]: 0.5 (ours);
+                1 in the paper. A stop puts a whole failure on the unlikely token that caused it; PPO, whose critic
+                sees it later, does so in part. Not looked at with ``stop_credit="audited"``, which weighs by itself.
             gate: ``"before"`` (the paper): the score is compared with the value before the token that moved it.
                 ``"after"``: with the value behind that token, which the next step gives; fires one token later.
             fail_reward: Reward of a stop with ``stop_credit="reward"``: 0, what a wrong answer gets; -1 in the paper,

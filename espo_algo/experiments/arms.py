@@ -54,7 +54,7 @@ class Family:
     slowness: float = 1.0
 
 
-_OURS = {"fail_reward": 0.0, "smoothing": 0.0}  # the defaults
+_OURS = {"fail_reward": 0.0, "smoothing": 0.0, "stop_weight": 0.5}  # the defaults
 # The published constants as far as they transfer: a threshold of 7 never fires here, so that beta is calibrated.
 _PAPER = {**PRESETS["paper"], "beta": "auto"}
 
@@ -63,10 +63,7 @@ ARMS = {
     "espo": Arm("early-stopping PPO", _OURS),
     # About what stopped responses would have earned: one in ten to one in thirty would have been right.
     "stop_reward": Arm("  a stop worth 0.1", {**_OURS, "fail_reward": 0.1}),
-    "weighted": Arm("  stops count 0.3", {**_OURS, "stop_weight": 0.3}),
-    "weighted_pilots": Arm(
-        "  stops count 0.3, two pilots a prompt", {**_OURS, "stop_weight": 0.3, "rule": "regret_siblings", "pilots": 2}
-    ),
+    "full_weight": Arm("  stops count in full", {**_OURS, "stop_weight": 1.0}),
     "audited": Arm("  audited stops", {**_OURS, "stop_credit": "audited", "shadow_fraction": 0.25}),
     "budget": Arm(
         "  at most 3 % wrong stops",

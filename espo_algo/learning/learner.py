@@ -195,8 +195,9 @@ class ESPOLearner(PPOTorchLearner):
             "advantages": credit.advantages,
         }
         if self.config.credit_settings.weighted:
-            for name in ("unweighted_advantages", "policy_weights", "critic_weights"):
-                columns[name] = getattr(credit, name)
+            columns |= {"policy_weights": credit.policy_weights, "critic_weights": credit.critic_weights}
+        if self.config.stop_credit == "audited":
+            columns["unweighted_advantages"] = credit.unweighted_advantages
         if self.config.importance_weight_cap is not None:
             columns["sampler_logprobs"] = [e.logprobs for e in episodes]
         return columns
@@ -289,7 +290,7 @@ class ESPOLearner(PPOTorchLearner):
         """Steps the optimisers, the policy's not while the critic is pretrained; steps left out are counted."""
         names = ["critic"] if self._pretraining else ["policy", "critic"]
         limit, scales = self.config.grad_clip or math.inf, {"policy": 1.0, "critic": 1.0}
-        if self.config.credit_settings.weighted:
+        if self.config.stop_credit == "audited":
             scales = weight_scales(self._across, batches)
         optimizers = [self.get_optimizer(DEFAULT_MODULE_ID, name) for name in names]
         norms, finite = clipped_step(optimizers, [limit * scales[name] for name in names])

@@ -205,7 +205,7 @@ CHANGES: dict[str, tuple[Any, Callable[[ESPOConfig], Any]]] = {
     "greedy": (True, lambda c: c.sampling.greedy),
     "rule": ("never", lambda c: c.detector_settings.rule),
     "stop_credit": ("bootstrap", lambda c: c.credit_settings.stop_credit),
-    "stop_weight": (0.5, lambda c: c.credit_settings.stop_weight),
+    "stop_weight": (0.25, lambda c: c.credit_settings.stop_weight),
     "fail_reward": (-0.5, lambda c: make_vector_env(c).fail_reward),
     "beta": (3.0, lambda c: c.early_stopping_state.tolerance.beta),
     "beta_bounds": ((1.0, 9.0), lambda c: c.early_stopping_state.tolerance.bounds),

@@ -103,7 +103,8 @@ def plain_ppo(learner: ESPOLearner, episodes: list[TokenEpisode], minibatches: l
                 advantage = (advantages[i][t] - mean) / deviation
                 bounded = min(max(ratio.item(), 1 - config.clip_param), 1 + config.clip_param)
                 # The clip has no gradient; whichever is the smaller surrogate counts.
-                loss -= ratio * advantage if ratio.item() * advantage <= bounded * advantage else bounded * advantage
+                gain = ratio * advantage if ratio.item() * advantage <= bounded * advantage else bounded * advantage
+                loss -= gain * (config.stop_weight if episodes[i].stop_reason is StopReason.REGRET else 1.0)
                 error = (values[t] - targets[i][t]) ** 2
                 loss += config.vf_loss_coeff * (error if error.item() < config.vf_clip_param else 0.0)
                 loss -= config.entropy_coeff * entropies[t]
@@ -119,9 +120,9 @@ def plain_ppo(learner: ESPOLearner, episodes: list[TokenEpisode], minibatches: l
     return {f"model.{name}": p.detach() for name, p in model.named_parameters()}
 
 
-@pytest.mark.parametrize("critic", ["shared", "separate"])
-def test_an_update_is_plain_ppo(config: ESPOConfig, critic: str) -> None:
-    config.language_model(critic=critic)
+@pytest.mark.parametrize(("critic", "stop_weight"), [("shared", 1.0), ("separate", 0.5)])
+def test_an_update_is_plain_ppo(config: ESPOConfig, critic: str, stop_weight: float) -> None:
+    config.language_model(critic=critic).early_stopping(stop_weight=stop_weight)
     config.training(
         lr=1e-4,
         critic_lr=1e-4,
@@ -293,6 +294,7 @@ def test_each_term_of_the_loss_by_hand(config: ESPOConfig) -> None:
         "entropy": column(0.7, 0.1),
     }
     policy = [-1.2 * 2.0, 0.9]  # the first is clipped
+    config.early_stopping(stop_weight=1.0)
     value = 0.25 + 4.0  # the second is held at the clip
     config.training(clip_param=0.2, vf_clip_param=4.0, vf_loss_coeff=0.5, num_epochs=2)
     assert loss_of(config, batch, out) == pytest.approx(sum(policy) + 0.5 * value, rel=1e-5)
@@ -315,6 +317,7 @@ def test_each_term_of_the_loss_by_hand(config: ESPOConfig) -> None:
 def test_tokens_of_a_carried_response_are_weighted_each_with_what_it_was_drawn_with(config: ESPOConfig) -> None:
     """Its first tokens were drawn by older weights, at four times or half the probability that they have now."""
     config.training(importance_weight_cap=1.5, normalize_advantages=False, minibatch_size=len(LENGTHS))
+    config.early_stopping(stop_weight=1.0)
     learner = build_learner(config)
     episodes, losses = random_episodes(LENGTHS), []
     for i, episode in enumerate(episodes):
@@ -498,6 +501,7 @@ def test_weight_decay_shrinks_weights_without_a_gradient(config: ESPOConfig) -> 
 
 
 def test_metrics_of_an_update_by_hand(config: ESPOConfig) -> None:
+    config.early_stopping(stop_weight=1.0)
     learner = build_learner(config.training(lambda_=1.0, vf_clip_param=math.inf, max_tokens_per_microbatch=20))
     episodes = random_episodes(LENGTHS)
     with torch.no_grad():
