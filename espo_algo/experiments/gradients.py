@@ -246,14 +246,14 @@ def measure_directions(
 
 
 def table(directions: Directions, batch: int) -> str:
-    """Cosines, and progress against that of stops which count 1, with standard errors, by what a stop counts for."""
+    """Cosines, and progress against PPO's with standard errors, by what a stop counts for."""
     header = ["", "tokens", *(f"cosine, T = {t}" for t in TEMPERATURES), *(f"gain, T = {t}" for t in TEMPERATURES)]
     rows = []
     for label, name, weighted in [
         ("PPO", "PPO", directions),
         *((f"stops count {weight:g}", "weighted", directions.weighted(weight)) for weight in WEIGHTS),
     ]:
-        gains = [weighted.gain(name, "stopped", str(t), batch) for t in TEMPERATURES]
+        gains = [weighted.gain(name, "PPO", str(t), batch) for t in TEMPERATURES]
         rows.append(
             [
                 label,
