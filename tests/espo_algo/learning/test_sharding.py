@@ -139,8 +139,8 @@ def test_sharded_learners_learn_what_one_learner_learns(config, num_learners, la
             got, want = arrays(state), arrays(expected_state)
             assert got.keys() == want.keys()
             for name, array in want.items():
-                # Weights by a tenth of an optimiser's step, as Adam makes the rounding of small gradients larger; moments
-                # by their size.
+                # Weights by a tenth of an optimiser's step, as Adam makes the rounding of small gradients larger;
+                # moments by their size.
                 tolerance = 1e-4 if name.startswith("model.") else 1e-4 * np.abs(array).max()
                 np.testing.assert_allclose(got[name], array, rtol=1e-4, atol=tolerance, err_msg=name)
 
