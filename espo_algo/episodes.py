@@ -98,6 +98,20 @@ class TokenEpisode(Trajectory):
         steps = [percent * len(self) // 100 for percent in POSITIONS] if len(self.values) else []
         return TraceSummary(regret, z, threshold, len(self.z), tuple(self.values[steps].tolist()))
 
+    def stopped_at_mark(self) -> TokenEpisode:
+        """A copy of a marked response as if it had been stopped there: without what came later, reward or grade."""
+        end = self.mark + 1
+        columns: dict[str, Any] = {name: getattr(self, name)[:end] for name in TRACE_COLUMNS}
+        return replace(
+            self,
+            response_tokens=self.response_tokens[:end],
+            stop_reason=StopReason.REGRET,
+            reward=0.0,
+            correct=None,
+            grade=None,
+            **columns,
+        )
+
     def without_traces(self, keep: Collection[str] = ()) -> TokenEpisode:
         """A copy that has left its columns behind, but for the named ones of ``TRACE_COLUMNS``."""
         left: dict[str, Any] = {name: _NOTHING for name in TRACE_COLUMNS if name not in keep}

@@ -35,7 +35,6 @@ from espo_env.grading.normalise import key, tidy
 from espo_env.grading.numeric import parse_number
 from espo_env.tasks import MathTask
 from espo_env.tasks.math_presets import PRESETS
-from espo_env.types import TRACE_COLUMNS, StopReason
 
 __all__ = ["DataSet", "format_scores", "math_data_set", "run_benchmark", "summarise"]
 
@@ -240,20 +239,7 @@ def _vote(episode: TokenEpisode) -> str | None:
 
 def _as_stopped(evaluation: Evaluation) -> Evaluation:
     """The same responses as if every mark had been a stop."""
-    return replace(evaluation, episodes=[_stopped(e) if e.mark >= 0 else e for e in evaluation.episodes])
-
-
-def _stopped(episode: TokenEpisode) -> TokenEpisode:
-    written = episode.mark + 1
-    columns = {name: getattr(episode, name)[:written] for name in TRACE_COLUMNS}
-    return replace(
-        episode,
-        response_tokens=episode.response_tokens[:written],
-        stop_reason=StopReason.REGRET,
-        correct=None,
-        grade=None,
-        **columns,
-    )
+    return replace(evaluation, episodes=[e.stopped_at_mark() if e.mark >= 0 else e for e in evaluation.episodes])
 
 
 def _plain(value: Any) -> Any:

@@ -37,7 +37,6 @@ from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.learning.scoring import score_responses
 from espo_algo.policy import Policy
 from espo_algo.rollout.engine import SamplingSettings
-from espo_env.types import StopReason
 
 __all__ = ["Directions", "measure_directions"]
 
@@ -77,61 +76,51 @@ class Directions:
         mixed["weighted", "weighted"] = (1 - weight) * ends[0] + weight * ends[1]
         return replace(self, products=mixed, tokens={**self.tokens, "weighted": self.tokens["stopped"]})
 
-    def cosine(self, name: str, objective: str, without: int | None = None) -> float:
-        """Between the expected gradients; ``without`` leaves a group out."""
-        squares = [self._across(name, name, without), self._across(objective, objective, without)]
-        return self._across(name, objective, without) / float(np.sqrt(np.prod(squares)))
+    def without(self, group: int) -> Directions:
+        """With a group left out."""
+        return replace(
+            self, products={names: np.delete(np.delete(p, group, 0), group, 1) for names, p in self.products.items()}
+        )
 
-    def progress(self, name: str, objective: str, batch: int, without: int | None = None) -> float:
+    def cosine(self, name: str, objective: str) -> float:
+        """Between the expected gradients."""
+        lengths = np.sqrt(self._across(name, name) * self._across(objective, objective))
+        return self._across(name, objective) / float(lengths)
+
+    def progress(self, name: str, objective: str, batch: int) -> float:
         """What a step of length 1 along the gradient of a batch gains, of what the best step would.
 
         Args:
             name: A treatment.
             objective: What is gained.
             batch: Responses; the fewer, the more of a step is noise.
-            without: Leaves a group out.
         """
-        mean_square = self._across(name, name, without)
-        noise = float(np.delete(np.diag(self.products[name, name]), self._left_out(without)).mean()) - mean_square
+        mean_square = self._across(name, name)
+        noise = float(np.diag(self.products[name, name]).mean()) - mean_square
         length = np.sqrt(mean_square + noise * self.responses / batch)
-        return self._across(name, objective, without) / float(
-            length * np.sqrt(self._across(objective, objective, without))
-        )
+        return self._across(name, objective) / float(length * np.sqrt(self._across(objective, objective)))
 
     def gain(self, name: str, other: str, objective: str, batch: int) -> tuple[float, float]:
         """Progress over another treatment's, less 1, with its standard error (a jackknife over the groups)."""
 
-        def ratio(without: int | None) -> float:
-            return self.progress(name, objective, batch, without) / self.progress(other, objective, batch, without) - 1
+        def ratio(directions: Directions) -> float:
+            steps = [directions.progress(treatment, objective, batch) for treatment in (name, other)]
+            return steps[0] / steps[1] - 1
 
         groups = len(self.products[name, name])
-        left_out = np.array([ratio(group) for group in range(groups)])
-        return ratio(None), float(np.sqrt((groups - 1) * left_out.var()))
+        left_out = np.array([ratio(self.without(group)) for group in range(groups)])
+        return ratio(self), float(np.sqrt((groups - 1) * left_out.var()))
 
-    def _left_out(self, without: int | None) -> list[int]:
-        return [] if without is None else [without]
-
-    def _across(self, name: str, other: str, without: int | None) -> float:
+    def _across(self, name: str, other: str) -> float:
         """Mean of the products between different groups: that of the expected gradients."""
         found = self.products[name, other]
-        for axis in (0, 1):
-            found = np.delete(found, self._left_out(without), axis)
         groups = len(found)
         return float(found.sum() - np.trace(found)) / (groups * (groups - 1))
 
 
 def stopped(episode: TokenEpisode) -> TokenEpisode:
     """A response as training would have seen it: ended at its mark, without a reward."""
-    end = episode.mark + 1
-    if not 0 < end < len(episode):
-        return replace(episode, mark=-1)
-    return replace(
-        episode,
-        response_tokens=episode.response_tokens[:end],
-        values=episode.values[:end],
-        reward=0.0,
-        stop_reason=StopReason.REGRET,
-    )
+    return episode.stopped_at_mark() if 0 <= episode.mark < len(episode) - 1 else replace(episode, mark=-1)
 
 
 def coefficients(episodes: Sequence[TokenEpisode], settings: CreditSettings) -> list[Floats]:

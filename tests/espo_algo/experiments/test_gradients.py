@@ -64,8 +64,8 @@ def test_progress_is_what_is_left_of_a_step_under_noise() -> None:
 def test_a_jackknife_leaves_groups_out_as_if_they_had_never_been() -> None:
     d = made_up(groups=6)
     fewer = replace(d, products={names: np.delete(np.delete(p, 2, 0), 2, 1) for names, p in d.products.items()})
-    assert d.cosine("stopped", "1.0", without=2) == pytest.approx(fewer.cosine("stopped", "1.0"))
-    assert d.progress("stopped", "1.0", 40, without=2) == pytest.approx(fewer.progress("stopped", "1.0", 40))
+    assert d.without(2).cosine("stopped", "1.0") == pytest.approx(fewer.cosine("stopped", "1.0"))
+    assert d.without(2).progress("stopped", "1.0", 40) == pytest.approx(fewer.progress("stopped", "1.0", 40))
 
 
 def test_a_weight_is_that_of_the_learners_credit() -> None:

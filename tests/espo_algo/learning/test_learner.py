@@ -294,8 +294,8 @@ def test_each_term_of_the_loss_by_hand(config: ESPOConfig) -> None:
         "entropy": column(0.7, 0.1),
     }
     policy = [-1.2 * 2.0, 0.9]  # the first is clipped
-    config.early_stopping(stop_weight=1.0)
     value = 0.25 + 4.0  # the second is held at the clip
+    config.early_stopping(stop_weight=1.0)
     config.training(clip_param=0.2, vf_clip_param=4.0, vf_loss_coeff=0.5, num_epochs=2)
     assert loss_of(config, batch, out) == pytest.approx(sum(policy) + 0.5 * value, rel=1e-5)
 
