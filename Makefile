@@ -3,7 +3,8 @@
 #   make test          format, lint, types, tests (with vLLM's CPU build)
 #   make docs          the documentation, into site/
 #   make dist          wheel and source distribution, into dist/
-#   make faults        kills, stops and corrupts processes while a small model trains: what is lost, and what is counted
+#   make faults        the tests that kill or hang processes for long; then kills, stops and corrupts processes at random
+#                      while a small model trains: what is lost, and what is counted
 # Options: make quickstart TASK=reasoning_gym:chain_sum ENGINE=vllm SEED=1 RULE=regret_only ARGS="--iterations 30"
 #   (python examples/quickstart.py --help lists what ARGS can be), make test ARGS="-k detector" PROCESSES=0
 
@@ -15,8 +16,7 @@ GPU := $(shell nvidia-smi --list-gpus 2>/dev/null | grep --max-count=1 GPU)
 CONSTRAINTS := constraints-$(if $(GPU),gpu,cpu).txt
 # Processes that run the tests, each with a Ray of its own: they wait for actors half of the time. A GPU is not shared.
 PROCESSES ?= $(if $(GPU),0,2)
-# Python compiles what is imported; to compile all of the 30,000 files takes longer than the installation.
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint $(CONSTRAINTS)
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS)
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: quickstart test lint format docs dist bench faults clean
@@ -60,6 +60,7 @@ bench: $(VENV)/installed-dev
 	for bench in tests/benchmarks/bench_*.py; do PYTHONPATH=.:tests/support $(BIN)/python $$bench || exit 1; done
 
 faults: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m faults
 	PYTHONPATH=.:tests/support $(BIN)/python tests/faults/disturb_runners.py $(ARGS)
 	PYTHONPATH=.:tests/support $(BIN)/python tests/faults/interrupt_runs.py
 	PYTHONPATH=.:tests/support $(BIN)/python tests/faults/kill_tune.py
