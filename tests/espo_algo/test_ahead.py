@@ -127,6 +127,7 @@ def blocked(algo: ESPO, runner: int) -> Callable[[], None]:
     return lambda: os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.faults
 def test_a_runner_that_dies_beside_the_update_and_one_that_dies_while_it_is_waited_for(coin_config, monkeypatch):
     algo: ESPO = ahead_config(coin_config).env_runners(num_env_runners=2).build_algo()
     assert algo.train()["num_missing_episodes_lifetime"] == 0
@@ -157,6 +158,7 @@ def test_a_runner_that_dies_beside_the_update_and_one_that_dies_while_it_is_wait
     algo.stop()
 
 
+@pytest.mark.faults
 def test_evaluation_beside_training_and_a_learner_that_is_killed(coin_config, monkeypatch):
     config = ahead_config(coin_config).learners(num_learners=1)
     config.evaluation(evaluation_interval=1, evaluation_duration=8, evaluation_num_env_runners=1)

@@ -125,6 +125,7 @@ def test_a_restored_run_goes_on_bit_for_bit(run):
     restored.stop()
 
 
+@pytest.mark.faults
 def test_what_a_killed_runner_had_is_missing_and_counted(coin_config):
     algo: ESPO = carrying(coin_config(), 0, 2).build_algo()
     learnt = [(algo.train(), algo.latest_episodes)[1] for _ in range(2)]

@@ -1,4 +1,4 @@
-"""The algorithm with runners and learners in actors of their own, under Tune, and when they die."""
+"""The algorithm with runners and learners in actors of their own, and when they die."""
 
 import contextlib
 import dataclasses
@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import ray
 from coin_fixtures import assert_same, coin_config, coin_model, weights  # noqa: F401 (fixtures)
-from ray import tune
 
-from espo_algo import ESPO, ESPOConfig
+from espo_algo import ESPO
 from espo_algo.weight_sync.calls import ask_learners
 from espo_algo.weight_sync.object_store import broadcast_weights
 from espo_env.types import TRACE_COLUMNS
@@ -84,6 +83,7 @@ def test_the_columns_that_nobody_asked_for_do_not_travel(two_runners):
     algo.traces = False
 
 
+@pytest.mark.faults
 def test_a_runner_that_hangs_in_a_weight_sync_is_restarted(two_runners):
     """It was an error that ended the run."""
     algo, _ = two_runners
@@ -153,6 +153,7 @@ def test_a_killed_runner_does_not_end_training(two_runners):
         assert_same(state, weights(algo))
 
 
+@pytest.mark.faults
 def test_a_runner_that_restarted_unnoticed_writes_nothing_until_it_has_the_weights(two_runners):
     algo, _ = two_runners
     before = algo.train()["num_missing_episodes_lifetime"]
@@ -197,6 +198,7 @@ def test_a_state_that_is_set_reaches_a_runner_that_is_busy(two_runners):
         assert_same(received, expected)
 
 
+@pytest.mark.faults
 def test_a_runner_that_hangs_is_restarted_and_a_learner_that_hangs_is_an_error(coin_config, tmp_path):
     """Both were waited for without a limit."""
     config = coin_config().early_stopping(**EARLY).env_runners(num_env_runners=2, sample_timeout_s=5.0)
@@ -290,26 +292,4 @@ def test_learner_actors_learn_what_a_local_learner_learns(coin_config):
         results[-1]["learners"]["__all_modules__"]["num_env_steps_trained"]
         == (results[-1]["env_runners"]["num_env_steps_sampled"])
     )
-    algo.stop()
-
-
-def test_tune_runs_saves_and_restores(coin_config, tmp_path):
-    config: ESPOConfig = coin_config().early_stopping(**EARLY).env_runners(num_env_runners=1)
-    tuner = tune.Tuner(
-        "ESPO",
-        param_space=config,
-        run_config=tune.RunConfig(
-            stop={"training_iteration": 2},
-            storage_path=str(tmp_path),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=True),
-            verbose=0,
-        ),
-    )
-    (result,) = tuner.fit()
-    assert result.error is None
-    assert result.metrics["training_iteration"] == 2
-    assert "env_runners/early_stopping/stop_rate" in result.metrics_dataframe.columns
-    algo = ESPO.from_checkpoint(result.checkpoint.path)
-    assert algo.training_iteration == 2
-    assert algo.train()["training_iteration"] == 3
     algo.stop()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 
-import numpy as np
 import own_parts
 import pytest
 from coin_fixtures import coin_config, coin_model  # noqa: F401 (fixtures)
@@ -33,21 +32,6 @@ def test_actors_find_an_engine_a_rule_and_an_estimator_by_their_places(coin_conf
     assert stopped
     assert {len(episode) for episode in stopped} == {3}
     assert results[-1]["env_runners"]["early_stopping"]["stop_rate"] > 0
-    algo.stop()
-
-
-@pytest.mark.usefixtures("ray_session")
-def test_responses_to_a_prompt_are_compared_on_one_of_two_learners(coin_config):
-    config = (
-        coin_config()
-        .generation(rollouts_per_prompt=4)
-        .training(advantage_estimator="group", normalize_advantages=False, train_batch_size_per_learner=16)
-        .learners(num_learners=2)
-    )
-    algo = config.build_algo()
-    losses = [algo.train()["learners"]["default_policy"]["policy_loss"] for _ in range(2)]
-    assert np.isfinite(losses).all()
-    assert len({episode.group for episode in algo.latest_episodes}) == 8
     algo.stop()
 
 

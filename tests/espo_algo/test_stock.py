@@ -147,6 +147,7 @@ def test_without_a_rule_nothing_is_stopped(make):
 def test_an_asynchronous_algorithm_learns_from_it(make):
     """APPO wants all of the module that IMPALA does, and a target network."""
     config = make(APPOConfig().training(lr=1e-3, train_batch_size_per_learner=64))
+    config.learners(num_learners=0)  # in this process; runners alone have one each
     algo = config.env_runners(num_env_runners=1, rollout_fragment_length=8).build_algo()
     deadline = time.monotonic() + 200
     trained = stopped = 0.0

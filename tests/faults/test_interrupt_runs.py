@@ -13,6 +13,7 @@ from espo_algo.commands.cli import app
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
+@pytest.mark.faults
 def test_interrupted_runs_save_say_how_to_go_on_and_come_to_the_same(tmp_path):
     config = write_config(tmp_path, iterations=40)
     done = 0

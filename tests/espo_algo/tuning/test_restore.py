@@ -8,6 +8,7 @@ import pytest
 from coin_fixtures import coin_config, coin_model  # noqa: F401 (fixtures)
 from ray import tune
 
+from espo_algo import ESPO
 from espo_algo.manifest import BrokenCheckpointError
 from espo_algo.tuning.restore import mend, restore
 
@@ -83,3 +84,7 @@ def test_an_experiment_goes_on_although_the_checkpoint_that_it_names_is_gone(int
     assert left < gone  # so it was the second iteration that it went on from
     assert [int(i) for i in result.metrics_dataframe["training_iteration"]][-3:] == [3, 4, 5]
     assert "Error handling checkpoint" not in caplog.text
+    assert "env_runners/early_stopping/stop_rate" in result.metrics_dataframe.columns
+    algo = ESPO.from_checkpoint(result.checkpoint.path)
+    assert algo.train()["training_iteration"] == 6
+    algo.stop()

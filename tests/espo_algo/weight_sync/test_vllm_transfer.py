@@ -72,6 +72,7 @@ def send(learners, runners, engines, timeout=20.0, name="training", backend="bar
     return answers
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("dies_at", ["init_weight_transfer_engine", "update_weights"])
 def test_no_learner_waits_for_one_that_has_seen_a_runner_die(learners, well, other, dies_at):
     """The first learner raised, and the others waited for it in a barrier, for half an hour at least."""
@@ -87,6 +88,7 @@ def test_no_learner_waits_for_one_that_has_seen_a_runner_die(learners, well, oth
     assert ray.get(well.seen.remote()) == WHOLE
 
 
+@pytest.mark.faults
 def test_sharded_learners_gather_to_the_end_when_a_runner_dies(learners, well):
     """The others would wait in the gathering for the first one, which has no use for the weights any more."""
     for dies_at in ("init_weight_transfer_engine", "update_weights"):
@@ -101,6 +103,7 @@ def test_sharded_learners_gather_to_the_end_when_a_runner_dies(learners, well):
     ]
 
 
+@pytest.mark.faults
 def test_a_runner_that_does_not_answer_is_an_error(learners, well):
     first, _ = send(learners, [begin(well, raises_at="finish_weight_update")], ("d",))
     assert isinstance(first, RuntimeError)
@@ -108,6 +111,7 @@ def test_a_runner_that_does_not_answer_is_an_error(learners, well):
     assert "cannot finish_weight_update" in str(first)
 
 
+@pytest.mark.faults
 def test_training_and_evaluation_have_a_sender_each_until_their_engines_change(learners, well, other):
     """A sender for every set of engines stayed open, and what it held with it."""
     for _ in range(2):

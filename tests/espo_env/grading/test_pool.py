@@ -157,6 +157,7 @@ def test_from_ray_actors_of_every_kind():
         ray.kill(actor)
 
 
+@pytest.mark.faults
 def test_four_thousand_grades_from_eight_threads_while_workers_are_killed():
     jobs = []
     for i in range(4_000):

@@ -29,71 +29,82 @@ def vllm(config):
     return config.generation(engine="vllm").env_runners(num_env_runners=1)
 
 
+def through_files(config):
+    """vLLM's own weight transfer; its backends want GPUs, so that the bytes go through a file here.
+
+    With two runners: each has ranks of its own, and where one dies the other has to be brought back, too.
+    """
+    needs_weight_transfer()
+    config.generation(weight_transfer="file").env_runners(num_env_runners=2).early_stopping(**EARLY)
+    config.generation(engine="file_transfer:ENGINE").environment(env_config={"task": "file_transfer:CoinTask"})
+    return config.fault_tolerance(delay_between_env_runner_restarts_s=0.0)
+
+
 @needs_vllm
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("weight_transfer", [None, "file"])
-def test_training_is_that_on_the_embedded_engine_and_outlives_its_runner(coin_config, weight_transfer, monkeypatch):
-    if weight_transfer:
-        needs_weight_transfer()
+def test_training_is_that_on_the_embedded_engine(coin_config):
     embedded = coin_config().early_stopping(**EARLY).build_algo()
-    expected = [embedded.train() for _ in range(4)]
-    config = vllm(coin_config()).early_stopping(**EARLY)
-    if weight_transfer:
-        # vLLM's own weight transfer; its backends want GPUs, so that the bytes go through a file here.
-        config.generation(engine="file_transfer:ENGINE", weight_transfer=weight_transfer)
-        # With two runners: each has ranks of its own, and the one that does not die has to be brought back too.
-        config.env_runners(num_env_runners=2)
-        config.environment(env_config={"task": "file_transfer:CoinTask"})
-        sender = importlib.import_module("file_transfer").FileSender
-    algo = config.fault_tolerance(delay_between_env_runner_restarts_s=0.0).build_algo()
-    for other in expected:
-        result = algo.train()
-        for name in ("accuracy", "num_env_steps_sampled", "stop_reason"):
-            assert result["env_runners"][name] == other["env_runners"][name]
+    algo = through_files(coin_config()).build_algo()
+    for _ in range(4):
+        other, result = embedded.train(), algo.train()
+        assert_same_responses(result, other)
         assert result["mismatch"]["kl"] < 1e-6
     assert_same(weights(algo), weights(embedded), rtol=1e-3, atol=1e-4)
     embedded.stop()
+    algo.stop()
 
-    if not weight_transfer:
-        exits_in_the_fifth_step(algo)
-        deadline = time.monotonic() + 200
-        while (result := algo.train())["num_missing_episodes_lifetime"] < 32:
-            assert time.monotonic() < deadline, "nobody died"
-        assert result["num_missing_episodes_lifetime"] == 32
-        assert result["env_runners"]["num_episodes"] == 32
-        assert result["mismatch"]["kl"] < 1e-6  # it has the learner's weights again
-    else:
-        before = processes(algo)
-        dies_in_a_transfer(algo, monkeypatch)
-        algo.train()
-        assert sender.times_hung_up == 1  # or a broadcast would wait for the dead runner for ever
-        deadline = time.monotonic() + 200
-        while len(after := processes(algo)) < 2:
-            assert time.monotonic() < deadline, "nobody came back"
-            result = algo.train()
-        assert not before & after  # the one that lived had half of the weights
+
+@needs_vllm
+@pytest.mark.faults
+@pytest.mark.usefixtures("ray_session")
+def test_a_runner_that_dies_in_a_transfer_takes_the_other_one_with_it_and_both_come_back(coin_config, monkeypatch):
+    algo = through_files(coin_config()).build_algo()
+    algo.train()
+    before = processes(algo)
+    dies_in_a_transfer(algo, monkeypatch)
+    algo.train()
+    assert importlib.import_module("file_transfer").FileSender.times_hung_up == 1  # or a broadcast would wait for ever
+    deadline = time.monotonic() + 200
+    while len(after := processes(algo)) < 2:
+        assert time.monotonic() < deadline, "nobody came back"
         result = algo.train()
-        assert result["env_runners"]["num_episodes"] == 32
-        assert result["mismatch"]["kl"] < 1e-6
+    assert not before & after  # the one that lived had half of the weights
+    result = algo.train()
+    assert result["env_runners"]["num_episodes"] == 32
+    assert result["mismatch"]["kl"] < 1e-6
     algo.stop()
 
 
 @needs_vllm
 @pytest.mark.usefixtures("ray_session")
-def test_what_is_unfinished_is_carried_on_as_by_the_embedded_engine(coin_config):
-    results = []
-    for engine in ("torch", "vllm"):
-        config = coin_config().generation(engine=engine, max_new_tokens=30).training(importance_weight_cap=2.0)
-        config.env_runners(num_env_runners=1, num_envs_per_env_runner=48, unfinished_fraction=0.5)
-        algo = config.early_stopping(**EARLY).build_algo()
-        results.append([algo.train() for _ in range(4)])
-        algo.stop()
-    for embedded, result in zip(*results, strict=True):
-        assert result["carried"] == embedded["carried"]
-        for name in ("accuracy", "num_env_steps_sampled", "stop_reason"):
-            assert result["env_runners"][name] == embedded["env_runners"][name]
-        assert result["mismatch"]["kl"] == pytest.approx(embedded["mismatch"]["kl"], rel=0.05, abs=1e-6)
-    assert results[0][-1]["carried"]["share"] > 0
+def test_what_is_unfinished_is_carried_on_as_by_the_embedded_engine_and_a_dead_runner_comes_back(coin_config):
+    config = coin_config().generation(max_new_tokens=30).training(importance_weight_cap=2.0).early_stopping(**EARLY)
+    config.env_runners(num_env_runners=1, num_envs_per_env_runner=48, unfinished_fraction=0.5)
+    embedded = config.build_algo()
+    expected = [embedded.train() for _ in range(4)]
+    algo = vllm(config.copy(copy_frozen=False)).build_algo()
+    for other in expected:
+        result = algo.train()
+        assert_same_responses(result, other)
+        assert result["carried"] == other["carried"]
+        assert result["mismatch"]["kl"] == pytest.approx(other["mismatch"]["kl"], rel=0.05, abs=1e-6)
+    assert result["carried"]["share"] > 0
+    assert_same(weights(algo), weights(embedded), rtol=1e-3, atol=1e-4)
+    embedded.stop()
+
+    exits_in_the_fifth_step(algo)
+    deadline = time.monotonic() + 200
+    while not (missing := algo.train()["num_missing_episodes_lifetime"]):
+        assert time.monotonic() < deadline, "nobody died"
+    result = algo.train()
+    assert result["num_missing_episodes_lifetime"] == missing
+    assert result["env_runners"]["num_episodes"] == 32
+    algo.stop()
+
+
+def assert_same_responses(result, other):
+    for name in ("accuracy", "num_env_steps_sampled", "stop_reason"):
+        assert result["env_runners"][name] == other["env_runners"][name]
 
 
 def processes(algo):
