@@ -52,7 +52,7 @@ def reproduce(
 ) -> None:
     """Compares methods over seeds; writes tables, plots and all numbers. A comparison that was cut short goes on."""
     from espo_algo.experiments.arms import ARMS, FAMILIES
-    from espo_algo.experiments.config import OUTPUT
+    from espo_algo.experiments.config import OUTPUT, parse_setting
     from espo_algo.experiments.plan import make_plans
     from espo_algo.experiments.reproduce import describe
     from espo_algo.experiments.reproduce import reproduce as run
@@ -74,7 +74,7 @@ def reproduce(
             _seeds(chosen["seeds"]),
             Schedule(0, problems=number, samples=samples, every=chosen.get("every", 10), problem_seed=problem_seed),
             iterations=chosen.get("iterations"),
-            settings=dict(_setting(text) for text in settings or []),
+            settings=dict(parse_setting(text) for text in settings or []),
             sft_steps=chosen.get("sft_steps"),
         )
         workers = workers or len(os.sched_getaffinity(0))
@@ -108,15 +108,3 @@ def _seeds(text: str) -> list[int]:
     if not seeds:
         raise ValueError(f"expected a seed or more, got {text!r}")
     return list(dict.fromkeys(seeds))
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    import yaml
-
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"expected --set NAME=VALUE, got {text!r}")
-    try:
-        return name, float(value) if "e" in value.lower() else yaml.safe_load(value)  # YAML 1.1 takes 1e-4 for a text
-    except ValueError:
-        return name, yaml.safe_load(value)

@@ -2,6 +2,7 @@
 
 - :func:`build_config`: the configuration of ``examples/quickstart.py``, to start from.
 - :func:`with_settings`: a configuration with some of its attributes set by name.
+- :func:`parse_setting`: such a name with its value, from the command line.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from espo_algo.config import ESPOConfig
 from espo_algo.experiments.settings import get_setting, measure_task, with_tokenizer
 from espo_algo.experiments.starts import make_start, num_heads
 from espo_algo.rollout.engines import get_engine
 
-__all__ = ["OUTPUT", "build_config", "with_settings"]
+__all__ = ["OUTPUT", "build_config", "parse_setting", "with_settings"]
 
 OUTPUT = "quickstart_output"
 """Default folder of starts and results."""
@@ -96,3 +98,18 @@ def with_settings(config: ESPOConfig, settings: Mapping[str, Any]) -> ESPOConfig
             raise ValueError(f"expected a setting of ESPOConfig{f' ({near[0]}?)' if near else ''}, got {name!r}")
         setattr(config, name, value)
     return config
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """A name and a value out of ``NAME=VALUE``; the value is YAML.
+
+    Raises:
+        ValueError: If there is no ``=``.
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"expected --set NAME=VALUE, got {text!r}")
+    try:
+        return name, float(value) if "e" in value.lower() else yaml.safe_load(value)  # YAML 1.1 takes 1e-4 for a text
+    except ValueError:
+        return name, yaml.safe_load(value)

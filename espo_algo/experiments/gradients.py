@@ -28,7 +28,7 @@ from espo_algo.episodes import TokenEpisode
 from espo_algo.evaluation import evaluate_policy
 from espo_algo.evaluation.report import format_table
 from espo_algo.experiments.arms import FAMILIES
-from espo_algo.experiments.config import OUTPUT, build_config, with_settings
+from espo_algo.experiments.config import OUTPUT, build_config, parse_setting, with_settings
 from espo_algo.experiments.run import for_evaluation
 from espo_algo.learning.advantages import generalized_advantages
 from espo_algo.learning.batching import SequenceBatch, pack
@@ -260,15 +260,20 @@ if __name__ == "__main__":
     parser.add_argument("--iterations", type=int, default=20, help="of plain PPO before it is measured (default: 20)")
     parser.add_argument("--problems", type=int, default=1024, help="evaluation problems, 8 responses each")
     parser.add_argument("--output", type=Path, default=Path(OUTPUT), help=f"folder of the starts (default: {OUTPUT})")
+    parser.add_argument(
+        "--set", type=parse_setting, action="append", default=[], metavar="NAME=VALUE", help="of ESPOConfig"
+    )
     options = parser.parse_args()
     family = FAMILIES[options.family]
     planned = build_config(task=family.task, iterations=family.iterations, output=options.output)
-    training = with_settings(planned, {**family.settings, "shadow_fraction": 1.0})  # marks alone: this is plain PPO
+    # Marks alone: this is plain PPO.
+    training = with_settings(planned, {**family.settings, **dict(options.set), "shadow_fraction": 1.0})
     algo = training.build_algo()
     for _ in range(options.iterations):
         algo.train()
     batch_size = training.total_train_batch_size
     measured = measure_directions(training, algo.policy(), num_problems=options.problems)
     algo.stop()
-    print(f"{options.family} after {options.iterations} iterations; batches of {batch_size} responses\n")
+    given = "".join(f", {name}={value}" for name, value in options.set)
+    print(f"{options.family}{given} after {options.iterations} iterations; batches of {batch_size} responses\n")
     print(table(measured, batch_size))

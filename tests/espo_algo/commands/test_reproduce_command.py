@@ -4,6 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from espo_algo.commands.cli import app
+from espo_algo.experiments.config import parse_setting
 
 
 def reproduce(*arguments: str, code: int = 0) -> str:
@@ -47,9 +48,9 @@ def test_bad_options_are_explained(arguments, message):
 
 
 def test_values_are_those_of_yaml_with_exponents():
-    from espo_algo.commands.reproduce_command import _setting
-
-    assert [_setting(text) for text in ("lr=1e-4", "beta=auto", "lambda_=1.0", "critic_lambda=null", "rule=never")] == [
+    assert [
+        parse_setting(text) for text in ("lr=1e-4", "beta=auto", "lambda_=1.0", "critic_lambda=null", "rule=never")
+    ] == [
         ("lr", 1e-4),
         ("beta", "auto"),
         ("lambda_", 1.0),
