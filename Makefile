@@ -16,8 +16,10 @@ GPU := $(shell nvidia-smi --list-gpus 2>/dev/null | grep --max-count=1 GPU)
 CONSTRAINTS := constraints-$(if $(GPU),gpu,cpu).txt
 # Processes that run the tests, each with a Ray of its own: they wait for actors half of the time. A GPU is not shared.
 PROCESSES ?= $(if $(GPU),0,2)
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS)
+# Python compiles what is imported, a tenth of all files, once: they are 30,000, and every process imports much of it.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint $(CONSTRAINTS)
 export OMP_NUM_THREADS ?= 1
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: quickstart test lint format docs dist bench faults clean
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS)

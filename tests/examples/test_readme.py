@@ -18,7 +18,7 @@ from espo_algo.experiments.starts import make_start
 
 ROOT = Path(__file__).parents[2]
 SMALL = ROOT / "examples" / "arithmetic_2_cores.yaml"
-ITERATIONS = 5
+ITERATIONS = 3
 
 
 @pytest.fixture(scope="module")

@@ -124,6 +124,7 @@ def test_training_and_evaluation_have_a_sender_each_until_their_engines_change(l
     assert [new - old for new, old in zip(after, before, strict=True)] == [1, 1]
 
 
+@pytest.mark.faults
 def test_a_client_keeps_the_first_failure_and_hangs_up_once(ray_session):
     hung_up = []
     actor = begin(new_runner(), dies_at="start_weight_update")

@@ -29,13 +29,13 @@ def vllm(config):
     return config.generation(engine="vllm").env_runners(num_env_runners=1)
 
 
-def through_files(config):
+def through_files(config, num_runners):
     """vLLM's own weight transfer; its backends want GPUs, so that the bytes go through a file here.
 
-    With two runners: each has ranks of its own, and where one dies the other has to be brought back, too.
+    Each runner has ranks of its own; where one dies the others have to be brought back, too.
     """
     needs_weight_transfer()
-    config.generation(weight_transfer="file").env_runners(num_env_runners=2).early_stopping(**EARLY)
+    config.generation(weight_transfer="file").env_runners(num_env_runners=num_runners).early_stopping(**EARLY)
     config.generation(engine="file_transfer:ENGINE").environment(env_config={"task": "file_transfer:CoinTask"})
     return config.fault_tolerance(delay_between_env_runner_restarts_s=0.0)
 
@@ -44,7 +44,7 @@ def through_files(config):
 @pytest.mark.usefixtures("ray_session")
 def test_training_is_that_on_the_embedded_engine(coin_config):
     embedded = coin_config().early_stopping(**EARLY).build_algo()
-    algo = through_files(coin_config()).build_algo()
+    algo = through_files(coin_config(), 1).build_algo()
     for _ in range(4):
         other, result = embedded.train(), algo.train()
         assert_same_responses(result, other)
@@ -58,7 +58,7 @@ def test_training_is_that_on_the_embedded_engine(coin_config):
 @pytest.mark.faults
 @pytest.mark.usefixtures("ray_session")
 def test_a_runner_that_dies_in_a_transfer_takes_the_other_one_with_it_and_both_come_back(coin_config, monkeypatch):
-    algo = through_files(coin_config()).build_algo()
+    algo = through_files(coin_config(), 2).build_algo()
     algo.train()
     before = processes(algo)
     dies_in_a_transfer(algo, monkeypatch)
