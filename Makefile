@@ -14,9 +14,9 @@ BIN := $(VENV)/bin
 # Where NVIDIA's driver finds a GPU: vLLM's GPU build, with the torch and CUDA that it pins.
 GPU := $(shell nvidia-smi --list-gpus 2>/dev/null | grep --max-count=1 GPU)
 CONSTRAINTS := constraints-$(if $(GPU),gpu,cpu).txt
-# Processes that run the tests, each with a Ray of its own: they wait for actors half of the time. A GPU is not shared.
+# Processes that run the tests, each with a Ray of its own. A GPU is not shared.
 PROCESSES ?= $(if $(GPU),0,2)
-# Python compiles what is imported, a tenth of all files, once: they are 30,000, and every process imports much of it.
+# Python compiles what is imported: a third of 30,000 files, once. Every process imports much of it.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint $(CONSTRAINTS)
 export OMP_NUM_THREADS ?= 1
 unexport PYTHONDONTWRITEBYTECODE
