@@ -16,7 +16,7 @@ GPU := $(shell nvidia-smi --list-gpus 2>/dev/null | grep --max-count=1 GPU)
 CONSTRAINTS := constraints-$(if $(GPU),gpu,cpu).txt
 # Processes that run the tests, each with a Ray of its own. A GPU is not shared.
 PROCESSES ?= $(if $(GPU),0,2)
-# Python compiles what is imported: a third of 30,000 files, once. Every process imports much of it.
+# Python compiles what is imported, a third of 30,000 files, and has to be let write it down: else every process does it again.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint $(CONSTRAINTS)
 export OMP_NUM_THREADS ?= 1
 unexport PYTHONDONTWRITEBYTECODE

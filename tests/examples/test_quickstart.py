@@ -55,6 +55,7 @@ def test_trains_measures_and_reports(tmp_path):
     assert page.count('"label":null') == 2 * len(runs)  # a snapshot of each training iteration
     for name in ("results.json", "curves.png", "responses.html"):
         assert str(tmp_path / name) in done.stdout
+    assert "built in favour" not in done.stdout
 
 
 def test_start_is_made_once_for_a_setting(tmp_path):

@@ -19,15 +19,14 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "reproduce.py"
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
-def flags(folder, seeds):
-    """A second worker takes longer to start than it saves."""
-    return ["--smoke", "--workers", "1", "--seeds", seeds, "--output", str(folder)]
+def flags(folder, *seeds):
+    """Options of the command; one worker, because a second one takes longer to start than it saves."""
+    return ["--smoke", "--workers", "1", "--seeds", ",".join(map(str, seeds)), "--output", str(folder)]
 
 
 def goes_to_its_end(folder, *seeds):
     """Runs what is left, and looks at what is written."""
-    given = flags(folder, f"{seeds[0]}-{seeds[-1]}")
-    result = CliRunner().invoke(app, ["reproduce", *given])
+    result = CliRunner().invoke(app, ["reproduce", *flags(folder, *seeds)])
     assert result.exit_code == 0, result.output
     runs = {path.stem: json.loads(path.read_text("utf-8")) for path in folder.glob("runs/*.json")}
     assert sorted(runs) == sorted(
@@ -43,14 +42,13 @@ def goes_to_its_end(folder, *seeds):
     for file in ("results.json", "results.md", "arithmetic.png", "arithmetic.svg"):
         assert str(folder / file) in result.output
     assert f"| early-stopping PPO | {len(seeds)} |" in (folder / "results.md").read_text("utf-8")
-    return given
 
 
 def test_a_comparison_is_run_once_and_written_down(tmp_path):
-    given = goes_to_its_end(tmp_path, 0)
-    again = CliRunner().invoke(app, ["reproduce", *given, "--dry-run"])
+    goes_to_its_end(tmp_path, 0)
+    again = CliRunner().invoke(app, ["reproduce", *flags(tmp_path, 0), "--dry-run"])
     assert "0 runs to do" in again.output
-    other = CliRunner().invoke(app, ["reproduce", *given, "--problems", "17"])
+    other = CliRunner().invoke(app, ["reproduce", *flags(tmp_path, 0), "--problems", "17"])
     assert other.exit_code == 1
     assert "expected a run with schedule" in other.output
 
@@ -58,7 +56,7 @@ def test_a_comparison_is_run_once_and_written_down(tmp_path):
 @pytest.mark.faults
 def test_a_killed_comparison_goes_on(tmp_path):
     runs = tmp_path / "runs"
-    command = [sys.executable, SCRIPT, *flags(tmp_path, "0-1")]
+    command = [sys.executable, SCRIPT, *flags(tmp_path, 0, 1)]
     with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
         while not (first := [*runs.glob("*.json")]):
             assert process.poll() is None, "it ended without a run"

@@ -117,7 +117,7 @@ def settings(config: ESPOConfig, num_learners: int, stop_weight: float = 1.0, **
     ("num_learners", "options"),
     [
         (2, {"critic": "shared", "stop_weight": 0.5}),
-        (3, {"critic": "separate"}),
+        (3, {"critic": "separate", "gradient_checkpointing": True}),
         # Low rank: many parameters are frozen, and each block runs twice before its gradients come.
         (2, {"critic": "separate", "gradient_checkpointing": True, "lora": {"r": 2}}),
     ],

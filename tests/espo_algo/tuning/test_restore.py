@@ -32,7 +32,7 @@ def interrupted(tmp_path_factory, coin_config) -> Path:
     folder = tmp_path_factory.mktemp("experiments")
     tune.Tuner(
         "ESPO",
-        param_space=coin_config(),
+        param_space=coin_config().env_runners(num_env_runners=1),
         run_config=tune.RunConfig(
             name="run",
             storage_path=str(folder),
@@ -86,5 +86,6 @@ def test_an_experiment_goes_on_although_the_checkpoint_that_it_names_is_gone(int
     assert "Error handling checkpoint" not in caplog.text
     assert "env_runners/early_stopping/stop_rate" in result.metrics_dataframe.columns
     algo = ESPO.from_checkpoint(result.checkpoint.path)
+    assert algo.training_iteration == 5
     assert algo.train()["training_iteration"] == 6
     algo.stop()

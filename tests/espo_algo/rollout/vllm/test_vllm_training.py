@@ -42,7 +42,7 @@ def through_files(config, num_runners):
 
 @needs_vllm
 @pytest.mark.usefixtures("ray_session")
-def test_training_is_that_on_the_embedded_engine(coin_config):
+def test_training_is_that_on_the_embedded_engine_and_outlives_its_runner(coin_config):
     embedded = coin_config().early_stopping(**EARLY).build_algo()
     algo = through_files(coin_config(), 1).build_algo()
     for _ in range(4):
@@ -51,6 +51,14 @@ def test_training_is_that_on_the_embedded_engine(coin_config):
         assert result["mismatch"]["kl"] < 1e-6
     assert_same(weights(algo), weights(embedded), rtol=1e-3, atol=1e-4)
     embedded.stop()
+
+    exits_in_the_fifth_step(algo)
+    deadline = time.monotonic() + 200
+    while (result := algo.train())["num_missing_episodes_lifetime"] < 32:
+        assert time.monotonic() < deadline, "nobody died"
+    assert result["num_missing_episodes_lifetime"] == 32
+    assert result["env_runners"]["num_episodes"] == 32
+    assert result["mismatch"]["kl"] < 1e-6  # it has the learner's weights again
     algo.stop()
 
 
@@ -77,7 +85,7 @@ def test_a_runner_that_dies_in_a_transfer_takes_the_other_one_with_it_and_both_c
 
 @needs_vllm
 @pytest.mark.usefixtures("ray_session")
-def test_what_is_unfinished_is_carried_on_as_by_the_embedded_engine_and_a_dead_runner_comes_back(coin_config):
+def test_what_is_unfinished_is_carried_on_as_by_the_embedded_engine(coin_config):
     config = coin_config().generation(max_new_tokens=30).training(importance_weight_cap=2.0).early_stopping(**EARLY)
     config.env_runners(num_env_runners=1, num_envs_per_env_runner=48, unfinished_fraction=0.5)
     embedded = config.build_algo()
@@ -91,14 +99,6 @@ def test_what_is_unfinished_is_carried_on_as_by_the_embedded_engine_and_a_dead_r
     assert result["carried"]["share"] > 0
     assert_same(weights(algo), weights(embedded), rtol=1e-3, atol=1e-4)
     embedded.stop()
-
-    exits_in_the_fifth_step(algo)
-    deadline = time.monotonic() + 200
-    while not (missing := algo.train()["num_missing_episodes_lifetime"]):
-        assert time.monotonic() < deadline, "nobody died"
-    result = algo.train()
-    assert result["num_missing_episodes_lifetime"] == missing
-    assert result["env_runners"]["num_episodes"] == 32
     algo.stop()
 
 
