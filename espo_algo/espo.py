@@ -100,7 +100,7 @@ class ESPO(PPO):
         self.latest_episodes = sampled.batch
         if self.config.batches_ahead:
             self.batches.launch(self)  # the runners write the next batch while the learners learn from this one
-        with self._weights_lock:  # evaluation beside training sends whole weights, or waits
+        with self._weights_lock:  # a runner that is restarted beside it is sent whole weights, or waits
             with self._timer(LEARNER_UPDATE_TIMER):
                 # PPO sees shorter responses; what stands behind their end is `stop_credit`.
                 self._update(sampled.batch)
@@ -111,8 +111,6 @@ class ESPO(PPO):
                 self.batches.wait()
         with self._timer(SYNCH_WORKER_WEIGHTS_TIMER):
             self.send_weights(self.env_runner_group)
-            if self.config.evaluation_parallel_to_training and self.eval_env_runner_group is not None:
-                self.send_weights(self.eval_env_runner_group)  # for the evaluation beside the next iteration
 
     def _update(self, episodes: list[TokenEpisode]) -> None:
         """PPO on whole responses."""
@@ -259,6 +257,18 @@ class ESPO(PPO):
         return self.metrics.log_time((TIMERS, name), reduce="mean", window=1)
 
     # --- results ------------------------------------------------------------------------------------------------
+
+    def step(self) -> dict[str, Any]:
+        """One iteration, with the evaluation that is due beside or after it; RLlib calls this.
+
+        Evaluation beside training has the weights from before both begin, to its end: new ones that come in the middle
+        would be measured together with them.
+        """
+        config = self.config
+        due = config.evaluation_interval and (self.iteration + 1) % config.evaluation_interval == 0
+        if due and config.evaluation_parallel_to_training:
+            self.send_weights(self.evaluation_runners())
+        return super().step()
 
     def evaluate(self, parallel_train_future: Future[Any] | None = None) -> dict[str, Any]:
         """Answers evaluation problems with the newest weights; see :func:`evaluate_in_training`."""

@@ -49,7 +49,7 @@ def evaluate_in_training(algo: ESPO, training: Future[Any] | None = None) -> dic
     """
     group = algo.evaluation_runners()
     algo.restore_env_runners(group)
-    # A training iteration beside this one changes the weights: what the runners have was sent before it began.
+    # A training iteration beside this one changes the weights: what the runners have was sent before both began.
     version = algo.send_weights(group) if training is None else algo.version_sent(group)
     logger = {"algorithm": algo, "metrics_logger": algo.metrics}
     make_callback(

@@ -100,7 +100,7 @@ def test_each_evaluation_sends_the_weights_once(coin_config, monkeypatch):
     algo.stop()
 
 
-def test_evaluation_beside_training_measures_whole_weights_from_before_it(coin_config, monkeypatch):
+def test_evaluation_beside_training_lasts_as_long_and_measures_whole_weights_from_before_it(coin_config, monkeypatch):
     """It raised nearly every iteration, and could read weights while the optimiser was at work on them."""
     step = ESPOLearner._step
 
@@ -122,9 +122,10 @@ def test_evaluation_beside_training_measures_whole_weights_from_before_it(coin_c
         evaluation_interval=1,
         evaluation_num_env_runners=1,
         evaluation_parallel_to_training=True,
-        evaluation_duration=16,
+        evaluation_duration="auto",
     )
     algo = config.build_algo()
+    indices = asked(algo, monkeypatch)
     algo_of.append(algo)
     sent[0] = weights(algo)
     monkeypatch.setattr(espo_algo.espo, "sync_weights", record)
@@ -142,25 +143,14 @@ def test_evaluation_beside_training_measures_whole_weights_from_before_it(coin_c
     for iteration in range(3):
         measured = algo.train()["evaluation"]["env_runners"]
         assert measured["weights_seq_no"] == iteration
-        assert_same(seen[-1], sent[iteration])
-    assert len(seen) == 3
-    algo.stop()
-
-
-def test_an_open_duration_lasts_as_long_as_the_training_beside_it(coin_config, monkeypatch):
-    config = coin_config().evaluation(
-        evaluation_interval=1,
-        evaluation_num_env_runners=1,
-        evaluation_parallel_to_training=True,
-        evaluation_duration="auto",
-    )
-    algo = config.build_algo()
-    indices = asked(algo, monkeypatch)
-    measured = algo.train()["evaluation"]["env_runners"]
-    assert measured["num_episodes"] % 8 == 0
-    assert measured["num_episodes"] > 0
-    counted = [*range(measured["num_episodes"])]
-    assert [i for i in indices if i in counted][-1] == counted[-1]
+        assert seen
+        for state in seen:  # one for each round of problems
+            assert_same(state, sent[iteration])
+        seen.clear()
+        assert measured["num_episodes"] % 8 == 0
+        assert measured["num_episodes"] > 0
+        counted = [*range(measured["num_episodes"])]
+        assert [i for i in indices if i in counted][-1] == counted[-1]
     algo.stop()
 
 
