@@ -13,7 +13,11 @@ from espo_algo.commands.terminal import messages
 __all__ = ["reproduce"]
 
 _DEFAULT: dict[str, Any] = {"families": "arithmetic,cycle", "arms": "espo", "seeds": "100-102"}
-_FULL: dict[str, Any] = {"families": "all", "arms": "all", "seeds": "100-104"}
+# Every method everywhere would take the time twice: ablations are run on the easy and on the hard task.
+_FULL: list[dict[str, Any]] = [
+    {"families": "all", "arms": "espo,full_weight", "seeds": "100-104", "every": 20},
+    {"families": "cycle,arithmetic_8", "arms": "all", "seeds": "100-104", "every": 20},
+]
 _SMOKE: dict[str, Any] = {
     "families": "arithmetic",
     "arms": "espo",
@@ -32,7 +36,9 @@ def reproduce(
     iterations: Annotated[int | None, typer.Option(min=1, help="Instead of each family's own number.")] = None,
     problems: Annotated[int | None, typer.Option(min=2, help="Evaluation problems (default: 2048).")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Responses to each at T = 1 and 0.6: the k of avg@k.")] = 1,
-    every: Annotated[int | None, typer.Option(min=0, help="Iterations between evaluations (default: 10).")] = None,
+    every: Annotated[
+        int | None, typer.Option(min=0, help="Iterations between evaluations (default: 10, with --full 20).")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,43 +52,50 @@ def reproduce(
     starts: Annotated[Path | None, typer.Option(help="Models to start from (default: the quickstart's).")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Runs at once (default: one a core).")] = None,
     sft_steps: Annotated[int | None, typer.Option(min=1, help="Supervised updates of a start, at most.")] = None,
-    full: Annotated[bool, typer.Option("--full", help="All small families and methods, seeds 100 to 104.")] = False,
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="All small families, all methods on two of them, seeds 100 to 104: hours."),
+    ] = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="Everything in small, to see that it works.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and what they take; run nothing.")] = False,
 ) -> None:
     """Compares methods over seeds; writes tables, plots and all numbers. A comparison that was cut short goes on."""
     from espo_algo.experiments.arms import ARMS, FAMILIES
     from espo_algo.experiments.config import OUTPUT, parse_setting
-    from espo_algo.experiments.plan import make_plans
+    from espo_algo.experiments.plan import RunPlan, make_plans
     from espo_algo.experiments.reproduce import describe
     from espo_algo.experiments.reproduce import reproduce as run
     from espo_algo.experiments.run import Schedule
     from espo_algo.experiments.settings import get_setting
     from espo_algo.lock import lock
 
-    preset = _SMOKE if smoke else _FULL if full else _DEFAULT
+    presets = [_SMOKE] if smoke else _FULL if full else [_DEFAULT]
     given = {"families": families, "arms": arms, "seeds": seeds, "iterations": iterations}
     given |= {"problems": problems, "every": every, "sft_steps": sft_steps}
-    chosen = preset | {name: value for name, value in given.items() if value is not None}
-    number = chosen.get("problems", 2048)
+    given = {name: value for name, value in given.items() if value is not None}
     # A pretrained model takes hours and an extra: it runs where it is named.
     small = [name for name, family in FAMILIES.items() if not get_setting(family.task).pretrained]
     with messages():
-        plans = make_plans(
-            _names(chosen["families"], small),
-            _names(chosen["arms"], [*ARMS]),
-            _seeds(chosen["seeds"]),
-            Schedule(0, problems=number, samples=samples, every=chosen.get("every", 10), problem_seed=problem_seed),
-            iterations=chosen.get("iterations"),
-            settings=dict(parse_setting(text) for text in settings or []),
-            sft_steps=chosen.get("sft_steps"),
-        )
+        named: dict[str, RunPlan] = {}
+        for chosen in (preset | given for preset in presets):
+            number, often = chosen.get("problems", 2048), chosen.get("every", 10)
+            for plan in make_plans(
+                _names(chosen["families"], small),
+                _names(chosen["arms"], [*ARMS]),
+                _seeds(chosen["seeds"]),
+                Schedule(0, problems=number, samples=samples, every=often, problem_seed=problem_seed),
+                iterations=chosen.get("iterations"),
+                settings=dict(parse_setting(text) for text in settings or []),
+                sft_steps=chosen.get("sft_steps"),
+            ):
+                named[plan.name] = plan
+        plans = [*named.values()]
         workers = workers or len(os.sched_getaffinity(0))
         typer.echo(describe(plans, output, workers))
         if dry_run:
             return
         # Starts of few supervised updates must not take the place of the real ones.
-        where = starts or (output if chosen.get("sft_steps") else Path(OUTPUT))
+        where = starts or (output if plans[0].sft_steps else Path(OUTPUT))
         with lock(output / "lock"):
             files, failed = run(plans, output, where, workers, typer.echo)
         for file in files:

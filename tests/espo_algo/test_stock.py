@@ -106,7 +106,7 @@ def test_stock_ppo_learns_with_it_and_it_adapts_over_all_runners(make, tmp_path,
     start, batches, updated = states_on_runners(algo)[0], [], EarlyStoppingState.updated
     monkeypatch.setattr(EarlyStoppingState, "updated", lambda *given: batches.append(given) or updated(*given))
     returns, shares = [], []
-    for _ in range(20):
+    for _ in range(14):
         everything = algo.train()
         result = everything["env_runners"]
         returns.append(result["episode_return_mean"])
@@ -117,7 +117,7 @@ def test_stock_ppo_learns_with_it_and_it_adapts_over_all_runners(make, tmp_path,
     algo.stop()
     # One update an iteration, over what all runners have brought: the state follows from its batches.
     assert others == [state] * 2
-    assert state.num_updates == len(batches) == 20
+    assert state.num_updates == len(batches) == 14
     assert sum(len(episodes) for _, episodes, *_ in batches) == result["num_episodes_lifetime"]
     expected = replace(start, warmup=batches[0][0].warmup)
     for _, *batch in batches:

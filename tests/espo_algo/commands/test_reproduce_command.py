@@ -25,7 +25,13 @@ def test_a_dry_run_says_what_would_run(tmp_path):
 
 def test_what_takes_hours_runs_where_it_is_named(tmp_path):
     pytest.importorskip("reasoning_gym")
-    assert "smollm2" not in reproduce("--full", "--output", str(tmp_path))
+    text = reproduce("--full", "--output", str(tmp_path))
+    rows = [tuple(line.split()[:2]) for line in text.splitlines()]
+    assert len(rows) == len({*rows})  # what is in both of its parts is run once
+    assert ("arithmetic_8", "random") in rows
+    assert ("long_chains", "full_weight") in rows
+    assert ("long_chains", "random") not in rows
+    assert "smollm2" not in text
     text = reproduce("--families", "smollm2", "--seeds", "100-101", "--problems", "256", "--output", str(tmp_path))
     rows = {line.split()[1]: line.split()[2:] for line in text.splitlines() if line.startswith("smollm2")}
     assert rows["ppo"][:3] == ["12", "2", "2"]
