@@ -79,6 +79,21 @@ SETTINGS = {
         lr=2e-3,
         first="arithmetic",
     ),
+    # A search, with the arms that were gone along in vain written out. Copying edges is learnt late, then all at once.
+    "path_star": Setting(
+        "espo_env/ReasoningGym-v0",
+        {
+            **{"generator": "path_star", "prompt": "compact", "degree": 3, "node_range": 12},
+            **{"min_path_length": 2, "max_path_length": 3},
+        },
+        40,
+        accuracy=0.4,
+        steps=3000,
+        lr=2e-3,
+        batch_size=96,
+        evaluate_every=50,
+        num_problems=128,
+    ),
     # It adds, but has never written a working like this one.
     "smollm2": Setting(
         "espo_env/ReasoningGym-v0",
