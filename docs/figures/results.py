@@ -31,7 +31,7 @@ def main() -> None:
     names, saved, oracle, sampled, greedy = zip(*rows(), strict=True)
     places = range(len(names))
     plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.9), sharey=True, layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.3), sharey=True, layout="constrained")
 
     left.barh(places, oracle, color="#dfe3ee", height=0.62, label="an oracle would save")
     left.barh(places, saved, color="#3f51b5", height=0.62, label="saved")
@@ -53,7 +53,7 @@ def main() -> None:
     right.set_xlabel("accuracy against PPO at equal tokens, points")
     right.set_xlim(left=-3.5)
     right.legend(frameon=False, loc="lower left")
-    figure.suptitle("Early-stopping PPO against PPO: 5 seeds, 95 % intervals", fontsize=11)
+    figure.suptitle("Early-stopping PPO against PPO: 5 seeds or 10, 95 % intervals", fontsize=11)
     figure.savefig(ROOT / "docs" / "images" / "results.png", dpi=150)
 
 
