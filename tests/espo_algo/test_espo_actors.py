@@ -129,6 +129,7 @@ def test_what_a_runner_raises_is_named_and_its_process_is_not_taken_for_the_rest
     assert algo.train()["num_missing_episodes_lifetime"] - before == missing
 
 
+@pytest.mark.faults
 def test_a_killed_runner_does_not_end_training(two_runners):
     """Not even where its constructor's arguments had to leave a full object store (ray#53727)."""
     algo, _ = two_runners

@@ -76,7 +76,10 @@ def test_start_is_made_once_for_a_setting(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--task", "walks"], "expected a task out of ['arithmetic', 'cycle', 'long_chains', 'smollm2', 'walk']"),
+        (
+            ["--task", "walks"],
+            "expected a task out of ['arithmetic', 'cycle', 'long_chains', 'path_star', 'smollm2', 'walk']",
+        ),
         (["--task", "reasoning_gym:countdown"], "can be scored safely"),
         (["--rule", "sometimes"], "invalid choice: 'sometimes'"),
         (["--iterations", "0"], "expected --iterations of at least 1, got 0"),
