@@ -62,7 +62,7 @@ def reproduce(
     """Compares methods over seeds; writes tables, plots and all numbers. A comparison that was cut short goes on."""
     from espo_algo.experiments.arms import ARMS, FAMILIES
     from espo_algo.experiments.config import OUTPUT, parse_setting
-    from espo_algo.experiments.plan import RunPlan, make_plans
+    from espo_algo.experiments.plan import make_plans
     from espo_algo.experiments.reproduce import describe
     from espo_algo.experiments.reproduce import reproduce as run
     from espo_algo.experiments.run import Schedule
@@ -76,19 +76,25 @@ def reproduce(
     # A pretrained model takes hours and an extra: it runs where it is named.
     small = [name for name, family in FAMILIES.items() if not get_setting(family.task).pretrained]
     with messages():
-        named: dict[str, RunPlan] = {}
-        for chosen in (preset | given for preset in presets):
-            number, often = chosen.get("problems", 2048), chosen.get("every", 10)
+        named = {  # what several presets have is run once
+            plan.name: plan
+            for chosen in (preset | given for preset in presets)
             for plan in make_plans(
                 _names(chosen["families"], small),
                 _names(chosen["arms"], [*ARMS]),
                 _seeds(chosen["seeds"]),
-                Schedule(0, problems=number, samples=samples, every=often, problem_seed=problem_seed),
+                Schedule(
+                    0,
+                    problems=chosen.get("problems", 2048),
+                    samples=samples,
+                    every=chosen.get("every", 10),
+                    problem_seed=problem_seed,
+                ),
                 iterations=chosen.get("iterations"),
                 settings=dict(parse_setting(text) for text in settings or []),
                 sft_steps=chosen.get("sft_steps"),
-            ):
-                named[plan.name] = plan
+            )
+        }
         plans = [*named.values()]
         workers = workers or len(os.sched_getaffinity(0))
         typer.echo(describe(plans, output, workers))

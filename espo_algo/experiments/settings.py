@@ -83,8 +83,12 @@ SETTINGS = {
     "path_star": Setting(
         "espo_env/ReasoningGym-v0",
         {
-            **{"generator": "path_star", "prompt": "compact", "degree": 3, "node_range": 12},
-            **{"min_path_length": 2, "max_path_length": 3},
+            "generator": "path_star",
+            "prompt": "compact",
+            "degree": 3,
+            "node_range": 12,
+            "min_path_length": 2,
+            "max_path_length": 3,
         },
         40,
         accuracy=0.4,

@@ -151,6 +151,12 @@ def test_evaluation_beside_training_lasts_as_long_and_measures_whole_weights_fro
         assert measured["num_episodes"] > 0
         counted = [*range(measured["num_episodes"])]
         assert [i for i in indices if i in counted][-1] == counted[-1]
+    # A duration that is given is one round.
+    algo.evaluation_config = algo.evaluation_config.copy(copy_frozen=False).evaluation(evaluation_duration=16)
+    measured = algo.train()["evaluation"]["env_runners"]
+    assert (measured["weights_seq_no"], measured["num_episodes"]) == (3, 16)
+    (state,) = seen
+    assert_same(state, sent[3])
     algo.stop()
 
 

@@ -507,13 +507,13 @@ def crowded_engine(name: str, tied: bool, overlapped: bool = False) -> None:
         preempt(request, *args, **kwargs),
     )
     requests = make_requests(60, max_new_tokens=40)
-    for version in range(2):
+    for version in range(3):
         worst = worst_differences(model, requests, run(engine, requests, always_full=False))
         assert max(worst["logprobs"], worst["z"]) < 1e-5, worst
         assert max(worst.values()) < 1e-4, worst
         train_a_little(model)
         engine.weights_changed(version + 1)
-    assert len(preempted) > 5, preempted
+    assert len(preempted) > 10, preempted
     engine.shutdown()
 
 
