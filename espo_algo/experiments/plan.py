@@ -25,7 +25,7 @@ __all__ = ["START", "RunPlan", "make_plans", "read_run", "unfinished", "write_ru
 START = "start"
 """The arm that is not trained at all."""
 
-# Seconds of a run of the quickstart's model, two at once on 2 cores; tokens a second in training and in evaluation.
+# Two runs of the quickstart's model at once, on 2 cores: seconds to build; tokens a second in training, in evaluation.
 _BUILD_S, _TRAINING_RATE, _EVALUATION_RATE = 20.0, 2000.0, 4000.0
 
 
