@@ -529,6 +529,15 @@ class ESPOConfig(PPOConfig):
         super().validate()
         check_settings(self)
 
+    def get_state(self) -> dict[str, Any]:
+        """RLlib's state, with every setting of ours.
+
+        RLlib takes -1 for its mark of what is deprecated and leaves it out: an algorithm would be built with the
+        default in its place. The paper's ``fail_reward`` is -1.
+        """
+        inherited = vars(PPOConfig())
+        return {name: value for name, value in vars(self).items() if name not in inherited} | super().get_state()
+
     def _value_error(self, errmsg: str) -> None:
         """RLlib's way to refuse a configuration, without its advice to switch all checks off."""
         raise ValueError(errmsg)

@@ -18,7 +18,7 @@ ITERATIONS = 5
 @pytest.fixture(scope="module")
 def training(coin_config, ray_session):
     """What ESPO's state was updated with in each iteration, and the states; the detector's settings."""
-    config = coin_config().early_stopping(beta="auto", target_stop_rate=0.3, warmup_patience=1, fail_reward=-0.5)
+    config = coin_config().early_stopping(beta="auto", target_stop_rate=0.3, warmup_patience=1, fail_reward=-1.0)
     calls, states = [], []
     with pytest.MonkeyPatch.context() as patch:
         updated = EarlyStoppingState.updated
@@ -55,15 +55,16 @@ def columns(episodes, t):
 
 def test_single_environments_adapt_as_espo_does(training):
     calls, states = training
-    env = RegretTermination(TokenGenerationEnv(CoinTask(), max_new_tokens=12), fail_reward=-0.5)
+    env = RegretTermination(TokenGenerationEnv(CoinTask(), max_new_tokens=12), fail_reward=-1.0)
     adaptation = Adaptation(env, state=states[0])
     for (episodes, *trained), state in zip(calls, states[1:], strict=True):
         for episode in episodes:
             env.reset(options={"index": episode.problem.index, "prompt_success": episode.prompt_success})
             for t in range(len(episode)):
                 action = columns([episode], t)
-                *_, terminated, truncated, _ = env.step({name: column[0] for name, column in action.items()})
+                _, reward, terminated, truncated, _ = env.step({name: column[0] for name, column in action.items()})
             assert terminated or truncated
+            assert reward == episode.reward
         assert adaptation.num_episodes == len(episodes)
         assert adaptation.update(*trained) == state
         assert env.detector.state == state.detector_state
@@ -73,7 +74,7 @@ def test_single_environments_adapt_as_espo_does(training):
 def test_a_vector_environment_adapts_as_espo_does(training):
     calls, states = training
     env = TokenGenerationEnv(CoinTask(), max_new_tokens=12).vectorize(SLOTS, AutoresetMode.DISABLED)
-    env = VectorRegretTermination(env, fail_reward=-0.5)
+    env = VectorRegretTermination(env, fail_reward=-1.0)
     adaptation = Adaptation(env, state=states[0])
     for (episodes, *trained), state in zip(calls, states[1:], strict=True):
         env.reset(options={"indices": np.array([e.problem.index for e in episodes])})

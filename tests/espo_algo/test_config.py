@@ -249,6 +249,13 @@ def test_a_key_reaches_what_it_is_for(config: ESPOConfig, argument: str) -> None
     assert observed(config) == value
 
 
+@pytest.mark.parametrize("argument", ["fail_reward", "warmup_loss_threshold", "warmup_change_threshold"])
+def test_a_setting_of_minus_one_stays_where_rllib_copies_a_configuration(config: ESPOConfig, argument: str) -> None:
+    # RLlib's mark of what is deprecated is -1: an algorithm would be built with the default in its place.
+    config.early_stopping(**{argument: -1.0})
+    assert getattr(ESPOConfig.from_state(config.get_state()), argument) == -1.0
+
+
 def test_a_controller_whose_answer_comes_a_batch_later_has_half_the_gain(config: ESPOConfig) -> None:
     config.early_stopping(tolerance_rate=0.3).env_runners(batches_ahead=1)
     assert config.early_stopping_state.tolerance.rate == 0.15
