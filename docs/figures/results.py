@@ -37,12 +37,12 @@ def main() -> None:
     left.barh(places, saved, color="#3f51b5", height=0.62, label="saved")
     for place, share in zip(places, saved, strict=True):
         left.text(share - 0.8, place, f"{share:.0f} %", va="center", ha="right", color="white")
-    left.set_yticks(places, names)
+    left.set_yticks(places, [re.sub(", (5 seeds|lambda .95)", "", name) for name in names])
     left.invert_yaxis()
     left.set_xlabel("rollout tokens saved in as many updates, %")
     # Room for the legends.
     left.set_xlim(0, 85)
-    left.legend(frameon=False, loc="lower right")
+    left.legend(frameon=False, loc="upper right")
 
     right.axvline(0, color="#999999", linewidth=1)
     for label, accuracy, shift, color in (("sampled", sampled, -0.13, "#3f51b5"), ("greedy", greedy, 0.17, "#e07a3f")):
@@ -51,7 +51,7 @@ def main() -> None:
             right.errorbar(mean, place + shift, xerr=error, fmt="o", color=color, capsize=3, label=label)
             label = None  # once in the legend
     right.set_xlabel("accuracy against PPO at equal tokens, points")
-    right.set_xlim(left=-3.5)
+    right.set_xlim(left=-5)
     right.legend(frameon=False, loc="lower left")
     figure.suptitle("Early-stopping PPO against PPO: 5 seeds or 10, 95 % intervals", fontsize=11)
     figure.savefig(ROOT / "docs" / "images" / "results.png", dpi=150)
