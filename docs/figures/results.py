@@ -37,7 +37,8 @@ def main() -> None:
     left.barh(places, saved, color="#3f51b5", height=0.62, label="saved")
     for place, share in zip(places, saved, strict=True):
         left.text(share - 0.8, place, f"{share:.0f} %", va="center", ha="right", color="white")
-    left.set_yticks(places, [re.sub(", (5 seeds|lambda .95)", "", name) for name in names])
+    # How many seeds, and which lambda, stands in the table.
+    left.set_yticks(places, [re.sub(r", (5 seeds|lambda \.95)", "", name) for name in names])
     left.invert_yaxis()
     left.set_xlabel("rollout tokens saved in as many updates, %")
     # Room for the legends.
