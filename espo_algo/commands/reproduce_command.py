@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from espo_algo.commands.interruption import Interruption
 from espo_algo.commands.terminal import messages
 
 __all__ = ["reproduce"]
@@ -54,7 +55,7 @@ def reproduce(
     sft_steps: Annotated[int | None, typer.Option(min=1, help="Supervised updates of a start, at most.")] = None,
     full: Annotated[
         bool,
-        typer.Option("--full", help="All small families, all methods on two of them, seeds 100 to 104: hours."),
+        typer.Option("--full", help="Five families, all methods on one of them, seeds 100 to 104: two hours."),
     ] = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="Everything in small, to see that it works.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and what they take; run nothing.")] = False,
@@ -75,7 +76,7 @@ def reproduce(
     given = {name: value for name, value in given.items() if value is not None}
     # A pretrained model takes hours and an extra: it runs where it is named.
     small = [name for name, family in FAMILIES.items() if not get_setting(family.task).pretrained]
-    with messages():
+    with Interruption("ends now; the same command goes on") as interruption, messages():
         named = {  # what several presets have is run once
             plan.name: plan
             for chosen in (preset | given for preset in presets)
@@ -103,9 +104,12 @@ def reproduce(
         # Starts of few supervised updates must not take the place of the real ones.
         where = starts or (output if plans[0].sft_steps else Path(OUTPUT))
         with lock(output / "lock"):
-            files, failed = run(plans, output, where, workers, typer.echo)
+            files, failed = run(plans, output, where, workers, typer.echo, interruption)
         for file in files:
             typer.echo(f"results: {file}")
+        if interruption.number is not None:
+            typer.echo("interrupted; the same command goes on", err=True)
+            raise typer.Exit(interruption.exit_code)
         for line in failed:
             typer.echo(f"error: failed: {line}", err=True)
         if failed:

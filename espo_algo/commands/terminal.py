@@ -42,8 +42,12 @@ def messages() -> Iterator[None]:
 
 
 @contextmanager
-def ray_started(needed: bool = True) -> Iterator[None]:
+def ray_started(needed: bool = True, **options: Any) -> Iterator[None]:
     """Ray without its chatter; one that runs already is left alone.
+
+    Args:
+        needed: False does nothing.
+        options: Those of ``ray.init``.
 
     Raises:
         ConnectionError: If it does not start.
@@ -56,7 +60,7 @@ def ray_started(needed: bool = True) -> Iterator[None]:
     if started:
         on_term = signal.getsignal(signal.SIGTERM)
         try:
-            start_ray(logging_level=logging.ERROR, log_to_driver=False)
+            start_ray(logging_level=logging.ERROR, log_to_driver=False, **options)
         except SystemExit as error:  # Ray's own handler, while it starts
             raise SystemExit(128 + signal.SIGTERM if error.code == signal.SIGTERM else error.code) from error
         except Exception as error:  # Ray has no narrower one for a node that takes too long

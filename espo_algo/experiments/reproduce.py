@@ -17,18 +17,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 from ray import tune
 from transformers.utils.logging import disable_progress_bar
 
+from espo_algo.commands.interruption import Interruption
+from espo_algo.commands.terminal import ray_started
 from espo_algo.evaluation.report import format_table
 from espo_algo.experiments.plan import RunPlan, read_run, unfinished, write_run
 from espo_algo.experiments.run import numbers, train
 from espo_algo.experiments.run_checkpoint import RunCheckpoint
 from espo_algo.experiments.starts import make_start
 from espo_algo.experiments.tables import write_results
-from espo_algo.local_ray import start_ray
+from espo_algo.tuning.fit import fit
 
 __all__ = ["RUNS", "UNFINISHED", "describe", "reproduce"]
 
@@ -40,7 +41,12 @@ UNFINISHED = "unfinished"
 
 
 def reproduce(
-    plans: Sequence[RunPlan], output: Path, starts: Path, workers: int, say: Callable[[str], None] = print
+    plans: Sequence[RunPlan],
+    output: Path,
+    starts: Path,
+    workers: int,
+    say: Callable[[str], None] = print,
+    interruption: Interruption | None = None,
 ) -> tuple[list[Path], list[str]]:
     """Trains what is not there yet, then writes the results.
 
@@ -50,6 +56,8 @@ def reproduce(
         starts: Folder of the models that runs start from; made where they are not there yet.
         workers: Runs at once.
         say: Takes a line for each run that is done.
+        interruption: A signal that it notes ends the runs; what is done is written down. Without one, Ctrl-C is a
+            ``KeyboardInterrupt``.
 
     Returns:
         The files of the results, and what failed; a second call tries these again.
@@ -66,14 +74,16 @@ def reproduce(
             make_start(task, starts, sft_steps)
         for plan in {(plan.family, plan.arm): plan for plan in missing}.values():
             plan.config(starts).validate()
-        if not ray.is_initialized():
-            start_ray(num_cpus=workers, logging_level=logging.ERROR, log_to_driver=False)
-    progress = _Progress(len(missing), say)
-    # Baselines first: their tokens are the others' budgets.
-    while ready := {plan.name: with_budget for plan in missing if (with_budget := _with_budget(plan, folder))}:
-        _run([*ready.values()], folder, starts, workers, progress)
-        missing = [plan for plan in missing if plan.name not in ready]
-    progress.failed += [f"{plan.name} (its baseline has failed)" for plan in missing]
+    progress, interruption = _Progress(len(missing), say), interruption or Interruption()
+    with ray_started(bool(missing), num_cpus=workers):
+        # Baselines first: their tokens are the others' budgets.
+        while ready := {plan.name: with_budget for plan in missing if (with_budget := _with_budget(plan, folder))}:
+            _run([*ready.values()], folder, starts, workers, progress, interruption)
+            if interruption.number is not None:
+                break
+            missing = [plan for plan in missing if plan.name not in ready]
+        else:
+            progress.failed += [f"{plan.name} (its baseline has failed)" for plan in missing]
     return write_results(folder, output), progress.failed
 
 
@@ -102,9 +112,16 @@ def _with_budget(plan: RunPlan, folder: Path) -> RunPlan | None:
     return replace(plan, schedule=replace(plan.schedule, token_budget=read_run(baseline)["at_updates"]["tokens"]))
 
 
-def _run(plans: list[RunPlan], folder: Path, starts: Path, workers: int, progress: _Progress) -> None:
+def _run(
+    plans: list[RunPlan],
+    folder: Path,
+    starts: Path,
+    workers: int,
+    progress: _Progress,
+    interruption: Interruption,
+) -> None:
     trainable = tune.with_parameters(_trial, plans={plan.name: plan for plan in plans}, folder=folder, starts=starts)
-    tune.Tuner(
+    tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),
         param_space={"run": tune.grid_search([plan.name for plan in plans])},
         tune_config=tune.TuneConfig(
@@ -119,7 +136,8 @@ def _run(plans: list[RunPlan], folder: Path, starts: Path, workers: int, progres
             callbacks=[progress],
             verbose=0,
         ),
-    ).fit()
+    )
+    fit(tuner, interruption)
 
 
 def _trial(config: dict[str, str], plans: dict[str, RunPlan], folder: Path, starts: Path) -> dict[str, float]:

@@ -45,7 +45,7 @@ def write_results(runs_folder: Path, output: Path) -> list[Path]:
     write_text(numbers, json.dumps(content, indent=1) + "\n")
     write_text(tables, markdown(summaries, runs))
     files = [numbers, tables]
-    for family in dict.fromkeys(summary.family for summary in summaries):
+    for family in dict.fromkeys(summary.family for summary in summaries if summary.arm != "start"):
         files += plot_family(family, [run for run in runs if run["plan"]["family"] == family], output)
     return files
 

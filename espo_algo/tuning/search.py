@@ -7,12 +7,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-import signal
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,7 @@ from espo_algo.commands.config_file import parse_file
 from espo_algo.commands.interruption import Interruption
 from espo_algo.commands.run_settings import differences
 from espo_algo.lock import lock
+from espo_algo.tuning.fit import fit
 from espo_algo.tuning.placement import trial_resources, trials_at_once
 from espo_algo.tuning.search_file import Search, SearchOptions
 from espo_algo.tuning.trial import run_trial
@@ -85,31 +83,9 @@ def search(
             tuner = _tuner(what, trainable, output, min(room, workers or room), say)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is said in a line, and once
         warnings.filterwarnings("ignore", "The reported value is ignored", module="optuna")  # of a trial that goes on
-        settings = {"RAY_AIR_NEW_OUTPUT": "0"}  # the new one prints a box however silent it is to be
-        if interruption is not None:
-            settings["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Tune's would take the place of this one
-            interruption.then = lambda: signal.raise_signal(signal.SIGUSR1)  # Tune's: it saves its state, and ends
-            interruption.patient = True
-        with _environment(settings):
-            results = tuner.fit()
-        if interruption is not None:
-            interruption.patient = False
+        # Tune's new output prints a box however silent it is to be.
+        results = fit(tuner, interruption, RAY_AIR_NEW_OUTPUT="0")
     return [f"{Path(result.path).name}: {_last_line(result.error)}" for result in results if result.error is not None]
-
-
-@contextmanager
-def _environment(settings: dict[str, str]) -> Iterator[None]:
-    """Environment variables for a time: another experiment of this process may mean others."""
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _tuner(what: Search, trainable: Any, output: Path, workers: int, say: Callable[[str], None]) -> tune.Tuner:

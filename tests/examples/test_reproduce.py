@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from espo_algo.commands.cli import app
+from espo_algo.experiments.reproduce import _Progress
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "reproduce.py"
 
@@ -51,6 +53,24 @@ def test_a_comparison_is_run_once_and_written_down(tmp_path):
     other = CliRunner().invoke(app, ["reproduce", *flags(tmp_path, 0), "--problems", "17"])
     assert other.exit_code == 1
     assert "expected a run with schedule" in other.output
+
+
+def test_ctrl_c_ends_it_and_nothing_counts_as_failed(tmp_path, monkeypatch):
+    """After the first run: what else was to come with it, and what its tokens are the budget of, is not begun."""
+    done = _Progress.on_trial_complete
+
+    def interrupt(self, *arguments, **info):
+        done(self, *arguments, **info)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(_Progress, "on_trial_complete", interrupt)
+    result = CliRunner().invoke(app, ["reproduce", *flags(tmp_path, 0, 1)])
+    assert result.exit_code == 130
+    assert "SIGINT: ends now; the same command goes on" in result.output
+    assert "failed" not in result.output
+    assert len([*tmp_path.glob("runs/*.json")]) == 1
+    assert "## arithmetic" in (tmp_path / "results.md").read_text("utf-8")
+    assert "TUNE_DISABLE_SIGINT_HANDLER" not in os.environ  # or Ctrl-C would tear a later experiment of Tune's apart
 
 
 @pytest.mark.faults
