@@ -13,7 +13,7 @@ How to run this script
 ----------------------
 ``python examples/reproduce.py --smoke``      everything in small, a minute or two
 ``python examples/reproduce.py --dry-run``    the runs, and how long they take
-``python examples/reproduce.py --full``       all families, all methods on two of them, seeds 100 to 104
+``python examples/reproduce.py --full``       five families, all methods on one of them, seeds 100 to 104: two hours
 ``python examples/reproduce.py --seeds 0-2 --problem-seed 777 --arms ppo --set lr=1e-4 --output search``    for a search
 
 It is ``espo reproduce``.
