@@ -33,7 +33,9 @@ _SMOKE: dict[str, Any] = {
 
 def reproduce(
     families: Annotated[str | None, typer.Option(help="Task families, with commas between, or all small ones.")] = None,
-    arms: Annotated[str | None, typer.Option(help="Methods, with commas, or all; baselines are added.")] = None,
+    arms: Annotated[
+        str | None, typer.Option(help="Methods, with commas, or all that a family can run; baselines are added.")
+    ] = None,
     seeds: Annotated[str | None, typer.Option(help="Such as 100-104 or 0,1,2.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Instead of each family's own number.")] = None,
     problems: Annotated[int | None, typer.Option(min=2, help="Evaluation problems (default: 2048).")] = None,
@@ -62,7 +64,7 @@ def reproduce(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and what they take; run nothing.")] = False,
 ) -> None:
     """Compares methods over seeds; writes tables, plots and all numbers. A comparison that was cut short goes on."""
-    from espo_algo.experiments.arms import ARMS, FAMILIES
+    from espo_algo.experiments.arms import FAMILIES
     from espo_algo.experiments.config import OUTPUT, parse_setting
     from espo_algo.experiments.plan import make_plans
     from espo_algo.experiments.reproduce import describe
@@ -82,8 +84,8 @@ def reproduce(
             plan.name: plan
             for chosen in (preset | given for preset in presets)
             for plan in make_plans(
-                _names(chosen["families"], small),
-                _names(chosen["arms"], [*ARMS]),
+                _names(chosen["families"]) or small,
+                _names(chosen["arms"]),
                 _seeds(chosen["seeds"]),
                 Schedule(
                     0,
@@ -117,8 +119,9 @@ def reproduce(
             raise typer.Exit(1)
 
 
-def _names(text: str, known: list[str]) -> list[str]:
-    return known if text == "all" else [name.strip() for name in text.split(",")]
+def _names(text: str) -> list[str] | None:
+    """None for all."""
+    return None if text == "all" else [name.strip() for name in text.split(",")]
 
 
 def _seeds(text: str) -> list[int]:

@@ -95,7 +95,7 @@ class RunPlan:
 
 def make_plans(
     families: Sequence[str],
-    arms: Sequence[str],
+    arms: Sequence[str] | None,
     seeds: Sequence[int],
     schedule: Schedule,
     *,
@@ -107,7 +107,8 @@ def make_plans(
 
     Args:
         families: Names of :data:`~espo_algo.experiments.arms.FAMILIES`.
-        arms: Names of :data:`~espo_algo.experiments.arms.ARMS`; baselines are added.
+        arms: Names of :data:`~espo_algo.experiments.arms.ARMS`; baselines are added. None for all that a family can
+            run: pilots need siblings, and most families have one response to a prompt.
         seeds: Seeds.
         schedule: What is measured when; its iterations do not count.
         iterations: Training iterations; None for each family's own.
@@ -115,16 +116,24 @@ def make_plans(
         sft_steps: See :class:`RunPlan`.
 
     Raises:
-        ValueError: If a family, an arm or a setting is unknown.
+        ValueError: If a family, an arm or a setting is unknown, or a family cannot run an arm.
     """
-    for what, names, known in (("a family", families, FAMILIES), ("an arm", arms, ARMS)):
+    for what, names, known in (("a family", families, FAMILIES), ("an arm", arms or [], ARMS)):
         for name in names:
             if name not in known:
                 raise ValueError(f"expected {what} out of {[*known]}, got {name!r}")
     settings = dict(settings or {})
     with_settings(ESPOConfig(), settings)
     label = ",".join(f"{name}={value}" for name, value in settings.items())
-    every_arm = dict.fromkeys([*(ARMS[arm].baseline for arm in arms), *arms])
+    runs: dict[str, list[str]] = {}
+    for family in families:
+        chosen = [arm for arm in ARMS if _pilots_fit(family, arm, settings)] if arms is None else arms
+        for arm in chosen:
+            if not _pilots_fit(family, arm, settings):
+                raise ValueError(
+                    f"expected an arm with fewer pilots than there are responses to a prompt on {family}, got {arm!r}"
+                )
+        runs[family] = [*dict.fromkeys([*(ARMS[arm].baseline for arm in chosen), *chosen])]
 
     def plan(family: str, arm: str, seed: int, own: Mapping[str, Any], length: int) -> RunPlan:
         together = {**FAMILIES[family].settings, **own, **settings}
@@ -138,9 +147,14 @@ def make_plans(
             plan(family, arm, seed, ARMS[arm].settings, iterations or FAMILIES[family].iterations)
             for seed in seeds
             for family in families
-            for arm in every_arm
+            for arm in runs[family]
         ),
     ]
+
+
+def _pilots_fit(family: str, arm: str, settings: Mapping[str, Any]) -> bool:
+    together = {**FAMILIES[family].settings, **ARMS[arm].settings, **settings}
+    return together.get("pilots", 0) < together.get("rollouts_per_prompt", 1)
 
 
 def read_run(path: Path) -> dict[str, Any]:

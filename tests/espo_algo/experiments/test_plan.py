@@ -6,8 +6,10 @@ import pytest
 
 from espo_algo.experiments.arms import ARMS, FAMILIES
 from espo_algo.experiments.config import build_config, with_settings
-from espo_algo.experiments.plan import make_plans, read_run, unfinished, write_run
+from espo_algo.experiments.plan import START, make_plans, read_run, unfinished, write_run
 from espo_algo.experiments.run import Schedule
+from espo_algo.experiments.settings import get_setting, measure_task
+from espo_algo.learning.sft import save_model, small_model
 
 
 def test_baselines_and_starts_are_added():
@@ -26,13 +28,31 @@ def test_baselines_and_starts_are_added():
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("arm", ARMS)
 def test_every_arm_is_a_configuration(family, arm, tmp_path):
-    plan = make_plans([family], [arm], [3], Schedule(0), settings={"lr": 1e-4}, sft_steps=1)[-1]
+    settings = {"lr": 1e-4} | ({"rollouts_per_prompt": 4} if arm == "pilots" else {})
+    plan = make_plans([family], [arm], [3], Schedule(0), settings=settings, sft_steps=1)[-1]
     config = build_config(task="arithmetic", model=tmp_path, seed=plan.seed)
     config = with_settings(config, plan.settings)
     assert config.lr == 1e-4
     assert (config.rule == "never") == (arm in ("ppo", "grpo", "dapo", "start"))
     for name, value in ARMS[arm].settings.items():
         assert getattr(config, name) == value
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    horizon, task = measure_task(get_setting("arithmetic"))
+    model = small_model(task, max_length=task.max_prompt_tokens + horizon, hidden_size=8, num_layers=1, num_heads=1)
+    return save_model(model, task, tmp_path_factory.mktemp("start"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_arms_of_a_family_pass_validation(family, start):
+    """Pilots need siblings."""
+    plans = make_plans([family], None, [3], Schedule(0))
+    arms = {plan.arm for plan in plans} - {START}
+    assert arms == set(ARMS) - (set() if family in ("arithmetic_8", "smollm2") else {"pilots"})
+    for plan in plans:
+        with_settings(build_config(task="arithmetic", model=start, seed=3), plan.settings).validate()
 
 
 def test_what_has_its_file_is_not_run_again(tmp_path):
@@ -56,6 +76,8 @@ def test_bad_names_and_files_are_explained(tmp_path):
         make_plans(["cycles"], ["espo"], [0], Schedule(0))
     with pytest.raises(ValueError, match=r"expected an? arm out of \[.*got 'grpp'"):
         make_plans(["cycle"], ["grpp"], [0], Schedule(0))
+    with pytest.raises(ValueError, match=r"expected an arm with fewer pilots than .* on cycle, got 'pilots'"):
+        make_plans(["cycle"], ["pilots"], [0], Schedule(0))
     (tmp_path / "run.json").write_text("{", "utf-8")
     with pytest.raises(ValueError, match=r"run.json: expected the file of a run"):
         read_run(tmp_path / "run.json")
