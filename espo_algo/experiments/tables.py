@@ -174,14 +174,14 @@ def _mean(got: Interval, scale: float = 1.0) -> str:
     """Mean ± half of the interval."""
     digits = 1 if scale != 1 else 2
     half = (got.high - got.low) / 2 * scale
-    return f"{got.mean * scale:.{digits}f}" + ("" if math.isnan(half) else f" ± {half:.{digits}f}")
+    return f"{got.mean * scale:z.{digits}f}" + ("" if math.isnan(half) else f" ± {half:.{digits}f}")
 
 
 def _range(got: Interval | None, scale: float, sign: str = "+") -> str:
     """Mean and interval."""
     if got is None:
         return "-"
-    mean, low, high = (f"{number * scale:{sign}.1f}" for number in got)
+    mean, low, high = (f"{number * scale:{sign}z.1f}" for number in got)
     return mean if math.isnan(got.low) else f"{mean} [{low}, {high}]"
 
 
