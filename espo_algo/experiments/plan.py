@@ -125,18 +125,22 @@ def make_plans(
     settings = dict(settings or {})
     with_settings(ESPOConfig(), settings)
     label = ",".join(f"{name}={value}" for name, value in settings.items())
+
+    def merged(family: str, own: Mapping[str, Any]) -> dict[str, Any]:
+        return {**FAMILIES[family].settings, **own, **settings}
+
     runs: dict[str, list[str]] = {}
     for family in families:
-        chosen = [arm for arm in ARMS if _pilots_fit(family, arm, settings)] if arms is None else arms
-        for arm in chosen:
-            if not _pilots_fit(family, arm, settings):
-                raise ValueError(
-                    f"expected an arm with fewer pilots than there are responses to a prompt on {family}, got {arm!r}"
-                )
+        wanted = [*ARMS] if arms is None else arms
+        chosen = [arm for arm in wanted if _pilots_fit(merged(family, ARMS[arm].settings))]
+        if arms is not None and (unfit := [arm for arm in arms if arm not in chosen]):
+            raise ValueError(
+                f"expected an arm with fewer pilots than there are responses to a prompt on {family}, got {unfit[0]!r}"
+            )
         runs[family] = [*dict.fromkeys([*(ARMS[arm].baseline for arm in chosen), *chosen])]
 
     def plan(family: str, arm: str, seed: int, own: Mapping[str, Any], length: int) -> RunPlan:
-        together = {**FAMILIES[family].settings, **own, **settings}
+        together = merged(family, own)
         if length:  # so many updates of the policy in every arm
             length += together.get("value_pretraining_iterations", 0)
         return RunPlan(family, arm, seed, replace(schedule, iterations=length), together, label, sft_steps)
@@ -152,9 +156,8 @@ def make_plans(
     ]
 
 
-def _pilots_fit(family: str, arm: str, settings: Mapping[str, Any]) -> bool:
-    together = {**FAMILIES[family].settings, **ARMS[arm].settings, **settings}
-    return together.get("pilots", 0) < together.get("rollouts_per_prompt", 1)
+def _pilots_fit(settings: Mapping[str, Any]) -> bool:
+    return settings.get("pilots", 0) < settings.get("rollouts_per_prompt", 1)
 
 
 def read_run(path: Path) -> dict[str, Any]:

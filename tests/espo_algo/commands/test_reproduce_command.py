@@ -32,6 +32,9 @@ def test_what_takes_hours_runs_where_it_is_named(tmp_path):
     assert ("cycle", "pilots") not in rows  # with one response to a prompt there is none to wait for
     assert "long_chains" not in text
     assert "smollm2" not in text
+    text = reproduce("--full", "--families", "cycle", "--output", str(tmp_path))
+    rows = {tuple(line.split()[:2]): line.split()[2:] for line in text.splitlines()}
+    assert rows["cycle", "espo"][1] == "5"  # it is in both parts, and is run once
     text = reproduce("--families", "smollm2", "--seeds", "100-101", "--problems", "256", "--output", str(tmp_path))
     rows = {line.split()[1]: line.split()[2:] for line in text.splitlines() if line.startswith("smollm2")}
     assert rows["ppo"][:3] == ["12", "2", "2"]
