@@ -138,7 +138,9 @@ class LanguageModelWithCritic(nn.Module):
             logits = logits * scale
         if (cap := getattr(config, "final_logit_softcapping", None)) is not None:  # Gemma
             logits = torch.tanh(logits / cap) * cap
-        return logits[..., : self.vocab_size].float()
+        if logits.shape[-1] != self.vocab_size:  # else the gradient would be copied into zeros of the same shape
+            logits = logits[..., : self.vocab_size]
+        return logits.float()
 
     def value(self, critic_hidden: Tensor) -> Tensor:
         """Values, float32.

@@ -64,9 +64,14 @@ def _score(
     model: LanguageModelWithCritic, hidden: Tensor, actions: Tensor, temperature: float, entropy_gradient: bool
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each action and entropy at the sampling temperature: (M, D), (M,) -> (M,), (M,)."""
-    logits = model.project(hidden) / temperature
+    logits = model.project(hidden)
+    if temperature != 1.0:
+        logits = logits / temperature
     normaliser = logits.logsumexp(-1)
     logprob = logits.gather(-1, actions[:, None])[:, 0] - normaliser
     with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-        entropy = normaliser - ((logits - normaliser[:, None]).exp() * logits).sum(-1)
+        # In place as far as gradients allow: another [M, V] is another pass over memory that is not in any cache.
+        probabilities = (logits - normaliser[:, None]).exp_()
+        weighted = probabilities * logits if torch.is_grad_enabled() else probabilities.mul_(logits)
+        entropy = normaliser - weighted.sum(-1)
     return logprob, entropy
