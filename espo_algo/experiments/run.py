@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from espo_algo.config import ESPOConfig
@@ -23,6 +24,7 @@ from espo_algo.evaluation import Evaluation, evaluate_policy
 from espo_algo.evaluation.report import iteration_record
 from espo_algo.evaluation.response_recorder import ResponseRecorder, forget_after
 from espo_algo.experiments.run_checkpoint import RunCheckpoint
+from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.policy import Policy
 from espo_algo.rollout.engine import SamplingSettings
 
@@ -228,22 +230,18 @@ def train(
 
 def measure(policy: Policy, iteration: int, tokens: float, schedule: Schedule) -> Measurement:
     """A policy's evaluations on all problems: sampled at temperatures 1 and 0.6, and greedy."""
-    config = for_evaluation(policy.config, schedule.problem_seed)
+    config, model = _to_evaluate(policy, schedule)
     problems, samples = schedule.problems, schedule.samples
     return Measurement(
         iteration,
         tokens,
         sampled=evaluate_policy(
-            config,
-            policy.model,
-            policy.early_stopping,
-            num_problems=problems,
-            rollouts_per_prompt=samples,
+            config, model, policy.early_stopping, num_problems=problems, rollouts_per_prompt=samples
         ),
         cool=evaluate_policy(
-            config, policy.model, num_problems=problems, rollouts_per_prompt=samples, sampling=COOL, stops="off"
+            config, model, num_problems=problems, rollouts_per_prompt=samples, sampling=COOL, stops="off"
         ),
-        greedy=evaluate_policy(config, policy.model, num_problems=problems, sampling=GREEDY, stops="off"),
+        greedy=evaluate_policy(config, model, num_problems=problems, sampling=GREEDY, stops="off"),
     )
 
 
@@ -273,14 +271,20 @@ def numbers(run: Run) -> dict[str, Any]:
 
 
 def _measure_course(policy: Policy, iteration: int, tokens: float, schedule: Schedule) -> Measurement:
-    config = for_evaluation(policy.config, schedule.problem_seed)
+    config, model = _to_evaluate(policy, schedule)
     problems = min(schedule.problems, schedule.course_problems)
     return Measurement(
         iteration,
         tokens,
-        sampled=evaluate_policy(config, policy.model, policy.early_stopping, stops="mark", num_problems=problems),
-        greedy=evaluate_policy(config, policy.model, sampling=GREEDY, stops="off", num_problems=problems),
+        sampled=evaluate_policy(config, model, policy.early_stopping, stops="mark", num_problems=problems),
+        greedy=evaluate_policy(config, model, sampling=GREEDY, stops="off", num_problems=problems),
     )
+
+
+def _to_evaluate(policy: Policy, schedule: Schedule) -> tuple[ESPOConfig, LanguageModelWithCritic]:
+    """Configuration and model, which is kept in the dtype that the engines of the training keep it in."""
+    config = for_evaluation(policy.config, schedule.problem_seed)
+    return config, policy.model.kept_in(getattr(torch, config.dtype))
 
 
 def _spent(history: list[dict[str, float]], schedule: Schedule) -> bool:

@@ -111,6 +111,16 @@ class LanguageModelWithCritic(nn.Module):
         """The weights by the names that this class gives them, a tied one once: what engines are sent."""
         return dict(self.named_parameters())
 
+    def kept_in(self, dtype: torch.dtype) -> LanguageModelWithCritic:
+        """The model as an engine with this dtype keeps it: a copy with its trunks cast, or itself if they are."""
+        if self.policy.dtype == dtype:
+            return self
+        model = copy.deepcopy(self)
+        for trunk in (model.policy, model.critic_trunk):
+            for parameter in () if trunk is None else trunk.parameters():  # buffers stay: rotary frequencies are exact
+                parameter.data = parameter.data.to(dtype)
+        return model
+
     def checkpoint_gradients(self) -> None:
         """Has activations computed again in the backward pass, instead of kept."""
         for trunk in (self.trunk, self.critic_trunk):

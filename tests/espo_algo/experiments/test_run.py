@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
-from espo_algo import ESPO
-from espo_algo.experiments.run import Schedule, numbers, train
+from espo_algo import ESPO, LanguageModelWithCritic
+from espo_algo.experiments.run import Schedule, measure, numbers, train
 from espo_algo.experiments.run_checkpoint import RunCheckpoint
+from espo_algo.policy import Policy
 
 SCHEDULE = Schedule(iterations=3, problems=8, samples=2, every=1, course_problems=4)
 TIMES = ("sampling_s", "update_s")
@@ -54,6 +56,22 @@ def test_a_budget_that_is_spent_early_is_measured_early(settings, ray_session):
 def test_the_start_is_a_run_without_iterations(settings, ray_session):
     run, history = trained(settings, Schedule(iterations=0, problems=8, token_budget=None))
     assert (history, run.at_updates.iteration, run.at_updates.tokens) == ([], 0, 0)
+
+
+def test_a_policy_is_measured_in_the_dtype_that_its_engines_sample_in(settings):
+    def logprobs(dtype):
+        model = LanguageModelWithCritic.from_pretrained(
+            settings.model_name, settings.critic, dtype, settings.check_task().vocab_size
+        )
+        measured = measure(
+            Policy(settings, model.eval(), settings.early_stopping_state), 0, 0.0, Schedule(0, problems=4)
+        )
+        return [e.logprobs.tolist() for part in (measured.sampled, measured.greedy) for e in part.episodes]
+
+    settings.language_model(dtype="bfloat16")
+    assert logprobs(torch.float32) == logprobs(torch.bfloat16)
+    settings.language_model(dtype="float32")
+    assert logprobs(torch.float32) != logprobs(torch.bfloat16)
 
 
 def test_a_run_that_is_cut_short_goes_on_from_its_checkpoint(settings, ray_session, tmp_path, monkeypatch, caplog):
