@@ -146,12 +146,13 @@ FAMILIES = {
     "smollm2": Family(
         "smollm2",
         {
-            # At 1e-3 the critic's head, over 576 features, moves values by about 1 in each step.
-            **{"lr": 1e-5, "critic_lr": 5e-5, "critic": "shared", "target_stop_rate": 0.3},
+            # Policy: 1e-5 taught PPO nothing, 3e-5 undid the start within four updates (seed 0, other problems).
+            # Critic: at 1e-3 its head, over 576 features, moves values by about 1 in each step.
+            **{"lr": 5e-6, "critic_lr": 5e-5, "critic": "shared", "lambda_": 1.0, "target_stop_rate": 0.3},
             **{"rollouts_per_prompt": 4, "share_prompts": True, "num_envs_per_env_runner": 32},
             **{"train_batch_size_per_learner": 32, "minibatch_size": 8},
         },
-        iterations=12,
+        iterations=40,
         note="SmolLM2-135M-Instruct on reasoning-gym's chain_sum, with its working",
         slowness=110.0,
     ),
