@@ -37,7 +37,7 @@ def test_what_takes_hours_runs_where_it_is_named(tmp_path):
     assert rows["cycle", "espo"][1] == "5"  # it is in both parts, and is run once
     text = reproduce("--families", "smollm2", "--seeds", "100-101", "--problems", "256", "--output", str(tmp_path))
     rows = {line.split()[1]: line.split()[2:] for line in text.splitlines() if line.startswith("smollm2")}
-    assert rows["ppo"][:3] == ["12", "2", "2"]
+    assert rows["ppo"][:3] == ["40", "2", "2"]
     assert float(rows["ppo"][3]) > 10
 
 
