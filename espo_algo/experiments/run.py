@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -224,6 +225,9 @@ def train(
         if recorder is not None:
             recorder.close()
         algo.stop()
+        # RLlib's learner is part of a cycle: with model and moments it would stay in a process that goes on to train.
+        del algo
+        gc.collect()
     assert policy is not None
     return Run(name, config, history, course.measured, at_updates, policy, course.at_tokens)
 

@@ -1,5 +1,6 @@
 """A run with its evaluations."""
 
+import gc
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from espo_algo import ESPO, LanguageModelWithCritic
 from espo_algo.experiments.run import Schedule, measure, numbers, train
 from espo_algo.experiments.run_checkpoint import RunCheckpoint
+from espo_algo.learning.learner import ESPOLearner
 from espo_algo.policy import Policy
 
 SCHEDULE = Schedule(iterations=3, problems=8, samples=2, every=1, course_problems=4)
@@ -33,6 +35,16 @@ def test_evaluations_do_not_change_training(settings, ray_session):
     assert (len(run.at_updates.sampled.episodes), len(run.at_updates.greedy.episodes)) == (16, 8)
     assert run.at_tokens is None
     assert set(numbers(run)["at_updates"]) == set(run.course[0].numbers()) | {"cool", "cool_error"}
+
+
+def test_nothing_of_a_learner_stays_in_memory(settings, ray_session):
+    gc.disable()  # what is left to it may stay for hours
+    try:
+        run, _ = trained(settings, replace(SCHEDULE, every=0))
+        assert not [found for found in gc.get_objects() if isinstance(found, ESPOLearner)]
+    finally:
+        gc.enable()
+    assert run.policy.model.policy.num_parameters() > 0
 
 
 def test_a_run_goes_on_to_its_token_budget(settings, ray_session):
