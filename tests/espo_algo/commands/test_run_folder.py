@@ -1,5 +1,6 @@
 """A run that goes on: with what it was started with, from a checkpoint that is whole, beside nobody else."""
 
+import gc
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from espo_algo.commands.run_folder import train
 from espo_algo.commands.run_log import LOG, RunLog
 from espo_algo.commands.run_report import RESPONSES
 from espo_algo.evaluation.response_recorder import read_snapshots
+from espo_algo.learning.learner import ESPOLearner
 from espo_algo.lock import lock
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -124,6 +126,15 @@ def test_a_run_without_an_exported_model_can_be_reported(run):
     assert [(s["iteration"], len(s["responses"]), s["total"]) for s in snapshots] == [(i, 6, 16) for i in (1, 2, 3)]
     assert not (run / "model").exists()
     assert json.loads((run / "run.json").read_text()) == {"number of training problems": 1000}
+
+
+def test_nothing_of_a_learner_stays_in_memory(coin_config, tmp_path):
+    gc.disable()  # what is left to it may stay for hours
+    try:
+        train(coin_config(), RunOptions(iterations=1, output=str(tmp_path / "run"), export=False), progress=False)
+        assert not [found for found in gc.get_objects() if isinstance(found, ESPOLearner)]
+    finally:
+        gc.enable()
 
 
 def test_a_configuration_made_in_python_trains_in_a_folder_too(coin_config, tmp_path, monkeypatch):
