@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -89,9 +88,6 @@ def train(
                     export(algo, half)
         finally:
             algo.stop()
-            # RLlib's learner is part of a cycle: with its model it would stay in a process that goes on to train.
-            del algo
-            gc.collect()
     return folder
 
 

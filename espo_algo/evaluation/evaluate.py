@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from espo_algo.config import ESPOConfig
@@ -94,7 +95,7 @@ def evaluate_policy(
 
     Args:
         config: Environment, engine (``num_envs_per_env_runner`` slots), horizon and stop rule.
-        model: The policy and its critic.
+        model: The policy and its critic; the engine keeps it in the configured ``dtype``.
         early_stopping: Its state; None where nothing is to be stopped or marked.
         num_problems: How many problems, at most as many as the split has.
         sampling: How tokens are drawn; None for the configured way.
@@ -127,7 +128,8 @@ def evaluate_policy(
     missing = [number for number in range(num_problems * rollouts_per_prompt) if number not in episodes]
     planner = Planner(lambda i: i, seed, rollouts_per_prompt, shadow_fraction=float(stops == "mark"))
     if missing:
-        engine = get_engine(config.engine).build(model, config.engine_settings(mdp))
+        kept = model.kept_in(getattr(torch, config.dtype))
+        engine = get_engine(config.engine).build(kept, config.engine_settings(mdp))
         try:
             engine.set_sampling(sampling or config.sampling)
             if early_stopping is not None:

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from espo_algo.config import ESPOConfig
@@ -25,7 +23,6 @@ from espo_algo.evaluation import Evaluation, evaluate_policy
 from espo_algo.evaluation.report import iteration_record
 from espo_algo.evaluation.response_recorder import ResponseRecorder, forget_after
 from espo_algo.experiments.run_checkpoint import RunCheckpoint
-from espo_algo.learning.model import LanguageModelWithCritic
 from espo_algo.policy import Policy
 from espo_algo.rollout.engine import SamplingSettings
 
@@ -225,27 +222,24 @@ def train(
         if recorder is not None:
             recorder.close()
         algo.stop()
-        # RLlib's learner is part of a cycle: with model and moments it would stay in a process that goes on to train.
-        del algo
-        gc.collect()
     assert policy is not None
     return Run(name, config, history, course.measured, at_updates, policy, course.at_tokens)
 
 
 def measure(policy: Policy, iteration: int, tokens: float, schedule: Schedule) -> Measurement:
     """A policy's evaluations on all problems: sampled at temperatures 1 and 0.6, and greedy."""
-    config, model = _to_evaluate(policy, schedule)
+    config = for_evaluation(policy.config, schedule.problem_seed)
     problems, samples = schedule.problems, schedule.samples
     return Measurement(
         iteration,
         tokens,
         sampled=evaluate_policy(
-            config, model, policy.early_stopping, num_problems=problems, rollouts_per_prompt=samples
+            config, policy.model, policy.early_stopping, num_problems=problems, rollouts_per_prompt=samples
         ),
         cool=evaluate_policy(
-            config, model, num_problems=problems, rollouts_per_prompt=samples, sampling=COOL, stops="off"
+            config, policy.model, num_problems=problems, rollouts_per_prompt=samples, sampling=COOL, stops="off"
         ),
-        greedy=evaluate_policy(config, model, num_problems=problems, sampling=GREEDY, stops="off"),
+        greedy=evaluate_policy(config, policy.model, num_problems=problems, sampling=GREEDY, stops="off"),
     )
 
 
@@ -275,20 +269,14 @@ def numbers(run: Run) -> dict[str, Any]:
 
 
 def _measure_course(policy: Policy, iteration: int, tokens: float, schedule: Schedule) -> Measurement:
-    config, model = _to_evaluate(policy, schedule)
+    config = for_evaluation(policy.config, schedule.problem_seed)
     problems = min(schedule.problems, schedule.course_problems)
     return Measurement(
         iteration,
         tokens,
-        sampled=evaluate_policy(config, model, policy.early_stopping, stops="mark", num_problems=problems),
-        greedy=evaluate_policy(config, model, sampling=GREEDY, stops="off", num_problems=problems),
+        sampled=evaluate_policy(config, policy.model, policy.early_stopping, stops="mark", num_problems=problems),
+        greedy=evaluate_policy(config, policy.model, sampling=GREEDY, stops="off", num_problems=problems),
     )
-
-
-def _to_evaluate(policy: Policy, schedule: Schedule) -> tuple[ESPOConfig, LanguageModelWithCritic]:
-    """Configuration and model, which is kept in the dtype that the engines of the training keep it in."""
-    config = for_evaluation(policy.config, schedule.problem_seed)
-    return config, policy.model.kept_in(getattr(torch, config.dtype))
 
 
 def _spent(history: list[dict[str, float]], schedule: Schedule) -> bool:

@@ -88,6 +88,15 @@ class ESPOLearner(PPOTorchLearner):
         self.skipped_why = ""
         self._gathered: dict[str, Any] = {}
 
+    def shutdown(self) -> None:
+        """Cuts RLlib's cycles through the learner: its model and optimisers go when nobody refers to it any more.
+
+        Python collects cycles late, and a process may train again and again.
+        """
+        super().shutdown()
+        for name in ("_possibly_compiled_update", "entropy_coeff_schedulers_per_module", "curr_kl_coeffs_per_module"):
+            self.__dict__.pop(name, None)
+
     def _map_module_to_device(self, module: MultiRLModule) -> None:
         if self.sharded:
             shard_module(module[DEFAULT_MODULE_ID], self.device)

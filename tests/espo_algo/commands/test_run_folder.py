@@ -129,6 +129,7 @@ def test_a_run_without_an_exported_model_can_be_reported(run):
 
 
 def test_nothing_of_a_learner_stays_in_memory(coin_config, tmp_path):
+    gc.collect()  # what earlier tests left
     gc.disable()  # what is left to it may stay for hours
     try:
         train(coin_config(), RunOptions(iterations=1, output=str(tmp_path / "run"), export=False), progress=False)

@@ -38,6 +38,7 @@ def test_evaluations_do_not_change_training(settings, ray_session):
 
 
 def test_nothing_of_a_learner_stays_in_memory(settings, ray_session):
+    gc.collect()  # what earlier tests left
     gc.disable()  # what is left to it may stay for hours
     try:
         run, _ = trained(settings, replace(SCHEDULE, every=0))
