@@ -54,6 +54,9 @@ def reproduce(
     ] = None,
     output: Annotated[Path, typer.Option(help="Results; what is there is not run again.")] = Path("reproduction"),
     starts: Annotated[Path | None, typer.Option(help="Models to start from (default: the quickstart's).")] = None,
+    own_starts: Annotated[
+        bool, typer.Option("--own-starts", help="A start for each seed: intervals hold what starts differ by.")
+    ] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Runs at once (default: one a core).")] = None,
     sft_steps: Annotated[int | None, typer.Option(min=1, help="Supervised updates of a start, at most.")] = None,
     full: Annotated[
@@ -97,6 +100,7 @@ def reproduce(
                 iterations=chosen.get("iterations"),
                 settings=dict(parse_setting(text) for text in settings or []),
                 sft_steps=chosen.get("sft_steps"),
+                own_starts=own_starts,
             )
         }
         plans = [*named.values()]

@@ -37,6 +37,7 @@ def build_config(
     seed: int = 0,
     output: str | Path = OUTPUT,
     sft_steps: int | None = None,
+    start_seed: int | None = None,
 ) -> ESPOConfig:
     """The quickstart's training configuration.
 
@@ -50,10 +51,11 @@ def build_config(
         seed: Of problems, samples and minibatches.
         output: Folder in which the small transformer is kept.
         sft_steps: Updates of its supervised fine-tuning, at most; None for the task's own number.
+        start_seed: Of its weights and fine-tuning; None for the one that runs of all seeds share.
     """
     setting, kind = get_setting(task), get_engine(engine)
     own = model is None and not setting.pretrained  # a vocabulary made for the task
-    model = model or make_start(task, output, sft_steps, num_heads(engine))
+    model = model or make_start(task, output, sft_steps, num_heads(engine), start_seed)
     if not own:
         setting = with_tokenizer(setting, model)
     horizon, _ = measure_task(setting)

@@ -41,6 +41,7 @@ class RunPlan:
         settings: Those of family, arm and command line together.
         label: What was set on the command line, for names; empty for nothing.
         sft_steps: Updates of the start's supervised fine-tuning, at most; None for the task's own number.
+        start_seed: Of the start's weights and supervised fine-tuning; None for the start that all seeds share.
     """
 
     family: str
@@ -50,6 +51,7 @@ class RunPlan:
     settings: Mapping[str, Any] = field(default_factory=dict)
     label: str = ""
     sft_steps: int | None = None
+    start_seed: int | None = None
 
     @property
     def name(self) -> str:
@@ -71,7 +73,12 @@ class RunPlan:
         """What it is trained with; its start is made under ``starts`` where it is not there yet."""
         iterations = max(1, self.schedule.iterations)
         config = build_config(
-            task=self.task, iterations=iterations, seed=self.seed, output=starts, sft_steps=self.sft_steps
+            task=self.task,
+            iterations=iterations,
+            seed=self.seed,
+            output=starts,
+            sft_steps=self.sft_steps,
+            start_seed=self.start_seed,
         )
         return with_settings(config, self.settings)
 
@@ -102,6 +109,7 @@ def make_plans(
     iterations: int | None = None,
     settings: Mapping[str, Any] | None = None,
     sft_steps: int | None = None,
+    own_starts: bool = False,
 ) -> list[RunPlan]:
     """The runs of a comparison, seed by seed: those of the first seed are done first.
 
@@ -114,6 +122,8 @@ def make_plans(
         iterations: Training iterations; None for each family's own.
         settings: Set in every run, on top of family and arm.
         sft_steps: See :class:`RunPlan`.
+        own_starts: A start for each seed. What is found on one start may hold for that start alone: only with several
+            do intervals over seeds hold what starts differ by.
 
     Raises:
         ValueError: If a family, an arm or a setting is unknown, or a family cannot run an arm.
@@ -143,10 +153,12 @@ def make_plans(
         together = merged(family, own)
         if length:  # so many updates of the policy in every arm
             length += together.get("value_pretraining_iterations", 0)
-        return RunPlan(family, arm, seed, replace(schedule, iterations=length), together, label, sft_steps)
+        start_seed = seed if own_starts else None
+        return RunPlan(family, arm, seed, replace(schedule, iterations=length), together, label, sft_steps, start_seed)
 
+    start_seeds = seeds if own_starts else seeds[:1]
     return [
-        *(plan(family, START, seeds[0], {"rule": "never"}, 0) for family in families),
+        *(plan(family, START, seed, {"rule": "never"}, 0) for seed in start_seeds for family in families),
         *(
             plan(family, arm, seed, ARMS[arm].settings, iterations or FAMILIES[family].iterations)
             for seed in seeds

@@ -79,11 +79,18 @@ def _line(run: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], x: str, y: 
     elif y == "saved":
         return _saved(run, runs)
     else:
-        start = [r["at_updates"] for r in runs if r["plan"]["arm"] == "start" and y in ("sampled", "greedy", "entropy")]
-        records = [*start[:1], *run["course"]]
+        start = _start(run, runs) if y in ("sampled", "greedy", "entropy") else []
+        records = [*start, *run["course"]]
     numbers = [(record[x], record[y]) for record in records if record[y] is not None]
     steps, values = np.array(numbers, float).reshape(-1, 2).T
     return steps, values
+
+
+def _start(run: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The measurement of the start that a run had; none where it was not measured."""
+    seed = run["plan"].get("start_seed")
+    starts = [other for other in runs if other["plan"]["arm"] == "start"]
+    return [other["at_updates"] for other in starts if other["plan"].get("start_seed") == seed][:1]
 
 
 def _saved(run: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> Line:

@@ -70,8 +70,8 @@ def reproduce(
     starts = starts.resolve()
     disable_progress_bar()  # transformers' own, for each file it loads
     if missing := unfinished(plans, folder):
-        for task, sft_steps in dict.fromkeys((plan.task, plan.sft_steps) for plan in missing):
-            make_start(task, starts, sft_steps)
+        for task, sft_steps, seed in dict.fromkeys((p.task, p.sft_steps, p.start_seed) for p in missing):
+            make_start(task, starts, sft_steps, seed=seed)
         for plan in {(plan.family, plan.arm): plan for plan in missing}.values():
             plan.config(starts).validate()
     progress, interruption = _Progress(len(missing), say), interruption or Interruption()

@@ -24,6 +24,7 @@ from espo_env.tasks import CycleTask, Task
 __all__ = ["make_start", "num_heads", "slips"]
 
 _NUM_HEADS = 4
+_SEED_OFFSET = 10_000  # a run meets its problems in another order than the start that has its seed
 _RECORD = "sft.json"
 
 
@@ -32,8 +33,17 @@ def num_heads(engine: str) -> int:
     return 2 if engine == "vllm" else _NUM_HEADS
 
 
-def make_start(name: str, output: str | Path, sft_steps: int | None = None, heads: int = _NUM_HEADS) -> Path:
+def make_start(
+    name: str, output: str | Path, sft_steps: int | None = None, heads: int = _NUM_HEADS, seed: int | None = None
+) -> Path:
     """Makes a task's start, or takes the one that is there with the same setting; gives its folder.
+
+    Args:
+        name: Of the task.
+        output: Folder in which the start gets a folder of its own.
+        sft_steps: Updates of its fine-tuning, at most; None for the task's own number.
+        heads: Attention heads of a small transformer.
+        seed: Of fresh weights and of the order of problems; None for the start that runs of all seeds share.
 
     Raises:
         BlockingIOError: If another process is making it.
@@ -41,7 +51,8 @@ def make_start(name: str, output: str | Path, sft_steps: int | None = None, head
     setting = get_setting(name)
     if sft_steps is not None:
         setting = replace(setting, steps=sft_steps, slip_steps=min(setting.slip_steps, sft_steps))
-    suffix = "" if heads == _NUM_HEADS else f"-{heads}-heads"
+    suffix = ("" if heads == _NUM_HEADS else f"-{heads}-heads") + ("" if seed is None else f"-seed-{seed}")
+    sft_seed = 0 if seed is None else _SEED_OFFSET + seed
     folder = Path(output) / f"start-{name.replace(':', '-')}{suffix}"
     if _is_made(folder, setting):
         return folder
@@ -54,11 +65,11 @@ def make_start(name: str, output: str | Path, sft_steps: int | None = None, head
         if pretrained:
             model = AutoModelForCausalLM.from_pretrained(pretrained)
         elif setting.first:
-            model = AutoModelForCausalLM.from_pretrained(make_start(setting.first, output, sft_steps, heads))
+            model = AutoModelForCausalLM.from_pretrained(make_start(setting.first, output, sft_steps, heads, seed))
             model.config.max_position_embeddings = context  # positions are rotary, so that any number will do
         else:
-            model = small_model(task, max_length=context, num_heads=heads)
-        points = _fine_tune(model, setting, task, horizon)
+            model = small_model(task, max_length=context, num_heads=heads, seed=sft_seed)
+        points = _fine_tune(model, setting, task, horizon, sft_seed)
         if folder.exists():
             shutil.rmtree(folder)
         save_model(model, task, folder)
@@ -74,7 +85,7 @@ def _is_made(folder: Path, setting: Setting) -> bool:
     return record.is_file() and json.loads(record.read_text("utf-8"))["setting"] == wanted
 
 
-def _fine_tune(model: PreTrainedModel, setting: Setting, task: Task, horizon: int) -> list[SFTPoint]:
+def _fine_tune(model: PreTrainedModel, setting: Setting, task: Task, horizon: int, seed: int) -> list[SFTPoint]:
     points = supervised_fine_tuning(
         model,
         task,
@@ -85,6 +96,7 @@ def _fine_tune(model: PreTrainedModel, setting: Setting, task: Task, horizon: in
         until=setting.accuracy,
         evaluate_every=setting.evaluate_every,
         num_problems=setting.num_problems,
+        seed=seed,
     )
     if setting.slip_steps and isinstance(task, CycleTask):
         points += supervised_fine_tuning(
@@ -95,6 +107,7 @@ def _fine_tune(model: PreTrainedModel, setting: Setting, task: Task, horizon: in
             lr=setting.lr / 10,
             demonstrate=slips(task, setting.slip_rate, horizon),
             evaluate_every=setting.slip_steps,
+            seed=seed,
         )
     return points
 

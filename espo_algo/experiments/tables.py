@@ -76,9 +76,10 @@ def _about(runs: Sequence[dict[str, Any]]) -> list[str]:
 
     machine = _machine()
     samples = several("samples")
+    own = ", each with a start of its own," if any(run["plan"].get("start_seed") is not None for run in runs) else ""
     return [
         f"{several('problems')} evaluation problems, {samples} response(s) to each at T = 1 and T = 0.6; means over "
-        f"seeds with Student's 95 % intervals; {several('iterations')} iterations. {machine['cpus']} cores, "
+        f"seeds{own} with Student's 95 % intervals; {several('iterations')} iterations. {machine['cpus']} cores, "
         + ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
         + ".",
         "",

@@ -32,6 +32,21 @@ def test_a_start_that_goes_on_from_another_has_room_for_its_own_responses(tmp_pa
     assert (tmp_path / "start-arithmetic" / "sft.json").is_file()
 
 
+def test_starts_of_other_seeds_have_other_weights_and_problems(tmp_path):
+    shared, first, second = (make_start("cycle", tmp_path, sft_steps=1, seed=seed) for seed in (None, 0, 1))
+    assert [folder.name for folder in (shared, first, second)] == [
+        "start-cycle",
+        "start-cycle-seed-0",
+        "start-cycle-seed-1",
+    ]
+    names = ("start-walk", "start-walk-seed-0", "start-walk-seed-1")  # which they go on from
+    for folders in ((shared, first, second), [tmp_path / name for name in names]):
+        assert len({(folder / "model.safetensors").read_bytes() for folder in folders}) == 3
+        assert (
+            len({json.loads((folder / "sft.json").read_text("utf-8"))["points"][0]["loss"] for folder in folders}) == 3
+        )
+
+
 def test_the_table_has_a_row_for_each_task(tmp_path):
     text = families_table(["walk", "cycle"], tmp_path, num_problems=4, sft_steps=1)
     rows = {line.split()[0]: line.split()[1:] for line in text.splitlines()[2:]}

@@ -26,9 +26,9 @@ def flags(folder, *seeds):
     return ["--smoke", "--workers", "1", "--seeds", ",".join(map(str, seeds)), "--output", str(folder)]
 
 
-def goes_to_its_end(folder, *seeds):
+def goes_to_its_end(folder, *seeds, options=()):
     """Runs what is left, and looks at what is written."""
-    result = CliRunner().invoke(app, ["reproduce", *flags(folder, *seeds)])
+    result = CliRunner().invoke(app, ["reproduce", *flags(folder, *seeds), *options])
     assert result.exit_code == 0, result.output
     runs = {path.stem: json.loads(path.read_text("utf-8")) for path in folder.glob("runs/*.json")}
     assert sorted(runs) == sorted(
@@ -47,12 +47,14 @@ def goes_to_its_end(folder, *seeds):
 
 
 def test_a_comparison_is_run_once_and_written_down(tmp_path):
-    goes_to_its_end(tmp_path, 0)
-    again = CliRunner().invoke(app, ["reproduce", *flags(tmp_path, 0), "--dry-run"])
+    goes_to_its_end(tmp_path, 0, options=["--own-starts"])
+    assert [path.name for path in tmp_path.glob("start-*/")] == ["start-arithmetic-seed-0"]
+    again = CliRunner().invoke(app, ["reproduce", *flags(tmp_path, 0), "--own-starts", "--dry-run"])
     assert "0 runs to do" in again.output
-    other = CliRunner().invoke(app, ["reproduce", *flags(tmp_path, 0), "--problems", "17"])
-    assert other.exit_code == 1
-    assert "expected a run with schedule" in other.output
+    for option, what in ((["--own-starts", "--problems", "17"], "schedule"), ([], "start_seed")):
+        other = CliRunner().invoke(app, ["reproduce", *flags(tmp_path, 0), *option])
+        assert other.exit_code == 1
+        assert f"expected a run with {what}" in other.output
 
 
 def test_ctrl_c_ends_it_and_nothing_counts_as_failed(tmp_path, monkeypatch):

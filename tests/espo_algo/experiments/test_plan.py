@@ -25,6 +25,17 @@ def test_baselines_and_starts_are_added():
     assert {plan.baseline for plan in plans} == {None, "ppo"}
 
 
+def test_each_seed_may_have_a_start_of_its_own(tmp_path):
+    plans = make_plans(["cycle"], ["espo"], [3, 4], Schedule(0), own_starts=True)
+    assert [plan.name for plan in plans if plan.arm == START] == ["cycle-start-3", "cycle-start-4"]
+    assert all(plan.start_seed == plan.seed for plan in plans)
+    (shared,) = (plan for plan in make_plans(["cycle"], ["espo"], [3], Schedule(0)) if plan.arm == "espo")
+    (own,) = (plan for plan in plans if (plan.arm, plan.seed) == ("espo", 3))
+    write_run(tmp_path / f"{shared.name}.json", {"plan": shared.record()})
+    with pytest.raises(ValueError, match="expected a run with start_seed 3, got one with None"):
+        unfinished([own], tmp_path)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("arm", ARMS)
 def test_every_arm_is_a_configuration(family, arm, tmp_path):

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from espo_algo.experiments.plan import make_plans, write_run
+from espo_algo.experiments.plots import _methods
 from espo_algo.experiments.run import Schedule
 from espo_algo.experiments.summary import summarise
 from espo_algo.experiments.tables import markdown, write_results
@@ -109,6 +110,17 @@ def test_tables_have_a_row_for_each_method_and_say_which_targets_are_met(runs):
     assert "| tokens saved, % | at least 20 | +25.0 [-38.5, +88.5] | reached |" in text
     assert "| sampled, equal updates | interval above -0.5 | +2.0 [-10.7, +14.7] | missed |" in text
     assert "built in favour" in text
+
+
+def test_runs_with_starts_of_their_own_begin_at_them():
+    runs = [run(plan) for plan in make_plans(["cycle"], ["espo"], [0, 1], Schedule(0), iterations=2, own_starts=True)]
+    runs[1]["at_updates"]["sampled"] = 0.2  # of seed 1
+    lines = dict(_methods(runs, "tokens", "sampled"))
+    assert [values[0] for _, values in lines["PPO"]] == [0.3, 0.2]
+    assert [values[0] for _, values in lines["early-stopping PPO"]] == [0.3, 0.2]
+    start, *_ = summarise(runs)
+    assert start.measured["sampled"].mean == pytest.approx(0.25)
+    assert "means over seeds, each with a start of its own, with Student's" in markdown(summarise(runs), runs)
 
 
 def test_results_are_files(runs, tmp_path):
