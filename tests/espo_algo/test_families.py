@@ -48,7 +48,8 @@ def test_starts_of_other_seeds_have_other_weights_and_problems(tmp_path):
 
 
 def test_the_table_has_a_row_for_each_task(tmp_path):
-    text = families_table(["walk", "cycle"], tmp_path, num_problems=4, sft_steps=1)
+    text = families_table(["walk", "cycle"], tmp_path, num_problems=4, sft_steps=1, start_seed=1)
+    assert (tmp_path / "start-cycle-seed-1").is_dir()
     rows = {line.split()[0]: line.split()[1:] for line in text.splitlines()[2:]}
     assert list(rows) == ["walk", "cycle"]
     for sampled, greedy, right, wrong, error, saving, half in rows.values():
