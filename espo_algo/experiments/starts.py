@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from espo_algo.lock import lock
 from espo_env.tasks import CycleTask, Task
 
 __all__ = ["make_start", "num_heads", "slips"]
+
+logger = logging.getLogger(__name__)
 
 _NUM_HEADS = 4
 _SEED_OFFSET = 10_000  # a run meets its problems in another order than the start that has its seed
@@ -98,6 +101,11 @@ def _fine_tune(model: PreTrainedModel, setting: Setting, task: Task, horizon: in
         num_problems=setting.num_problems,
         seed=seed,
     )
+    if points[-1].accuracy < setting.accuracy:
+        logger.warning(
+            "%s: expected a start with a sampled accuracy of %.2f, got %.2f after %d updates",
+            *(setting.env, setting.accuracy, points[-1].accuracy, setting.steps),
+        )
     if setting.slip_steps and isinstance(task, CycleTask):
         points += supervised_fine_tuning(
             model,

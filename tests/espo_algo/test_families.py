@@ -47,6 +47,11 @@ def test_starts_of_other_seeds_have_other_weights_and_problems(tmp_path):
         )
 
 
+def test_a_start_that_has_not_learnt_enough_is_named(tmp_path, caplog):
+    make_start("walk", tmp_path, sft_steps=1)
+    assert "espo_env/Walk-v0: expected a start with a sampled accuracy of 0.38, got 0.00 after 1 updates" in caplog.text
+
+
 def test_the_table_has_a_row_for_each_task(tmp_path):
     text = families_table(["walk", "cycle"], tmp_path, num_problems=4, sft_steps=1, start_seed=1)
     assert (tmp_path / "start-cycle-seed-1").is_dir()
