@@ -38,12 +38,12 @@ def main() -> None:
     for place, share in zip(places, saved, strict=True):
         left.text(share - 0.8, place, f"{share:.0f} %", va="center", ha="right", color="white")
     # How many seeds, and which lambda, stands in the table.
-    left.set_yticks(places, [re.sub(r", (5 seeds|lambda \.95)", "", name) for name in names])
+    left.set_yticks(places, [re.sub(r", (5 seeds( of one start)?|lambda \.95)", "", name) for name in names])
     left.invert_yaxis()
     left.set_xlabel("rollout tokens saved in as many updates, %")
     # Room for the legends.
-    left.set_xlim(0, 85)
-    left.legend(frameon=False, loc="upper right")
+    left.set_xlim(0, 90)
+    left.legend(frameon=False, loc="lower right")
 
     right.axvline(0, color="#999999", linewidth=1)
     for label, accuracy, shift, color in (("sampled", sampled, -0.13, "#3f51b5"), ("greedy", greedy, 0.17, "#e07a3f")):
