@@ -70,10 +70,11 @@ def reproduce(
     starts = starts.resolve()
     disable_progress_bar()  # transformers' own, for each file it loads
     if missing := unfinished(plans, folder):
-        for task, sft_steps, seed in dict.fromkeys((p.task, p.sft_steps, p.start_seed) for p in missing):
-            make_start(task, starts, sft_steps, seed=seed)
+        # Before the starts that the other seeds have: these take long.
         for plan in {(plan.family, plan.arm): plan for plan in missing}.values():
             plan.config(starts).validate()
+        for task, sft_steps, seed in dict.fromkeys((p.task, p.sft_steps, p.start_seed) for p in missing):
+            make_start(task, starts, sft_steps, seed=seed)
     progress, interruption = _Progress(len(missing), say), interruption or Interruption()
     with ray_started(bool(missing), num_cpus=workers):
         # Baselines first: their tokens are the others' budgets.

@@ -57,6 +57,13 @@ def test_a_comparison_is_run_once_and_written_down(tmp_path):
         assert f"expected a run with {what}" in other.output
 
 
+def test_a_wrong_value_is_named_before_all_starts_are_made(tmp_path):
+    result = CliRunner().invoke(app, ["reproduce", *flags(tmp_path, 0, 1, 2), "--own-starts", "--set", "lr=-1.0"])
+    assert result.exit_code == 1
+    assert ".training(lr): expected a number >= 0" in result.output
+    assert len([*tmp_path.glob("start-*/")]) == 1
+
+
 def test_ctrl_c_ends_it_and_nothing_counts_as_failed(tmp_path, monkeypatch):
     """After the first run: what else was to come with it, and what its tokens are the budget of, is not begun."""
     done = _Progress.on_trial_complete
